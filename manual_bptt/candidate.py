@@ -1,0 +1,35 @@
+"""This package's gradients in the form in which a comparison with autodiff takes any gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+from manual_bptt.backward import backward, hidden_gradients
+from manual_bptt.forward import forward
+from manual_bptt.gradients import Loss
+from manual_bptt.losses import squared_error
+from manual_bptt.params import Array
+
+
+def candidate(loss: Loss = squared_error) -> Callable[[Any, Any, Any, Any], dict[str, Array]]:
+    """Return a function ``(params, x, h0, target)`` that returns every gradient of the loss.
+
+    Its result holds the arrays ``W U b V c x h0``, as ``backward`` has them, and ``h``, the
+    gradient in every state, as ``hidden_gradients`` has it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from manual_bptt import init_params
+    >>> gradients_of = candidate()
+    >>> grads = gradients_of(init_params(3, 4, 2), np.ones((5, 3)), np.ones(4), np.zeros((5, 2)))
+    >>> sorted(grads), grads["h"].shape
+    (['U', 'V', 'W', 'b', 'c', 'h', 'h0', 'x'], (6, 4))
+    """
+
+    def gradients_of(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
+        trace = forward(params, x, h0)
+        _, dy = loss(trace.y, target)
+        grads = backward(params, trace, dy)
+        return {**grads._asdict(), "h": hidden_gradients(params, trace, dy)}
+
+    return gradients_of

@@ -1,0 +1,142 @@
+"""Losses, each beside its gradient in the outputs.
+
+    L = sum over t of L(y[t], target[t])                            (Eq. 3)
+
+A loss here is any function ``(y, target, ...) -> (value, dy)`` where dy is the gradient of value in
+y. The recursion takes dy and knows nothing else about the loss, so a new loss needs no new
+backward pass. y is what the network puts out and target the truth, throughout.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from manual_bptt.params import Array, floating_dtype
+from manual_bptt.validation import as_array, require_finite, require_shape
+
+
+def squared_error(
+    y: Any, target: Any, weights: Any = None, *, check_finite: bool = True
+) -> tuple[Any, Array]:
+    """Sum of squared errors over time, batch and outputs, and its gradient (Eq. 3).
+
+        L = sum of weights (y - target)^2            dL/dy = 2 weights (y - target)
+
+    There is no one half and no mean: divide both results alike for those.
+
+    Parameters
+    ----------
+    y : array_like, (T, B, O) or (T, O)
+        The outputs; their dtype is that of the result.
+    target : array_like, like y
+        The truth. Where a weight is zero its target is ignored, even if it is NaN.
+    weights : array_like, (T,), (T, B) or like y, optional
+        How much each error counts; 1 if None.
+    check_finite : bool
+        Whether to look for NaN and infinity in the arguments.
+
+    Returns
+    -------
+    value : scalar
+        The loss, in the dtype of y.
+    dy : array, like y
+        Its gradient in y.
+
+    Raises
+    ------
+    TypeError
+        If an argument does not hold real numbers.
+    ValueError
+        If shapes disagree, an axis is empty, or a value that counts is not finite.
+
+    Examples
+    --------
+    >>> value, dy = squared_error(np.array([[1.0], [2.0]]), np.array([[0.0], [4.0]]))
+    >>> float(value), dy.ravel().tolist()
+    (5.0, [2.0, -4.0])
+    """
+    y = _outputs(y, check_finite)
+    target = require_shape("target", as_array("target", target, y.dtype), y.shape, _meaning(y))
+    if weights is None:
+        if check_finite:
+            require_finite("target", target)
+        return _sum_of_squares(y - target)
+    weights = _weights(weights, y, check_finite)
+    target = np.where(weights == 0, y, target)  # an error of zero where nothing counts
+    if check_finite:
+        require_finite("target (where weights are not zero)", target)
+    error = y - target
+    return (weights * error * error).sum(), 2 * weights * error
+
+
+def last_step_squared_error(y: Any, target: Any, *, check_finite: bool = True) -> tuple[Any, Array]:
+    """Squared error of the last output alone, summed over the batch (the lab's Exercise 2).
+
+        L = sum of (y[T] - target)^2            dL/dy[T] = 2 (y[T] - target), zero before T
+
+    Parameters
+    ----------
+    y : array_like, (T, B, O) or (T, O)
+        The outputs; their dtype is that of the result.
+    target : array_like, (B, O) or (O,)
+        The truth at the last step.
+    check_finite : bool
+        Whether to look for NaN and infinity in the arguments.
+
+    Returns
+    -------
+    value : scalar
+        The loss, in the dtype of y.
+    dy : array, like y
+        Its gradient in y.
+
+    Raises
+    ------
+    TypeError
+        If an argument does not hold real numbers.
+    ValueError
+        If shapes disagree, an axis is empty, or a value is not finite.
+
+    Examples
+    --------
+    >>> value, dy = last_step_squared_error(np.array([[1.0], [2.0]]), np.array([4.0]))
+    >>> float(value), dy.ravel().tolist()
+    (4.0, [0.0, -4.0])
+    """
+    y = _outputs(y, check_finite)
+    target = as_array("target", target, y.dtype)
+    require_shape("target", target, y.shape[1:], "(B, O)" if y.ndim == 3 else "(O,)")
+    if check_finite:
+        require_finite("target", target)
+    dy = np.zeros_like(y)
+    value, dy[-1] = _sum_of_squares(y[-1] - target)
+    return value, dy
+
+
+def _sum_of_squares(error: Array) -> tuple[Any, Array]:
+    return (error * error).sum(), 2 * error
+
+
+def _outputs(y: Any, check_finite: bool) -> Array:
+    y = as_array("y", y)
+    kind = np.dtype(np.float64) if y.dtype.kind in "iub" else floating_dtype("y", y.dtype)
+    y = np.ascontiguousarray(y, kind)
+    if y.ndim not in (2, 3) or 0 in y.shape:
+        raise ValueError(f"y has shape {y.shape}; expected (T, O) or (T, B, O), no axis empty")
+    return require_finite("y", y) if check_finite else y
+
+
+def _meaning(y: Array) -> str:
+    return "(T, B, O)" if y.ndim == 3 else "(T, O)"
+
+
+def _weights(weights: Any, y: Array, check_finite: bool) -> Array:
+    """Return weights in the shape of y."""
+    weights = as_array("weights", weights, y.dtype)
+    if weights.ndim == 0 or weights.shape != y.shape[: weights.ndim]:
+        allowed = ", ".join(str(y.shape[:n]) for n in range(1, y.ndim + 1))
+        meaning = "(T,), (T, B) or (T, B, O)" if y.ndim == 3 else "(T,) or (T, O)"
+        raise ValueError(f"weights has shape {weights.shape}; expected {meaning}: {allowed}")
+    if check_finite:
+        require_finite("weights", weights)
+    return np.broadcast_to(weights.reshape(weights.shape + (1,) * (y.ndim - weights.ndim)), y.shape)

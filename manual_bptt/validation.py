@@ -1,0 +1,118 @@
+"""What a bad argument gets: one message that names it, what was expected and what came.
+
+Every public function passes its arguments through here once, before any arithmetic, so that the
+kernels see arrays of one native floating dtype whose shapes agree and NumPy's broadcasting never
+hides a mistake. ``TypeError`` is for a wrong kind, ``ValueError`` for a wrong shape or value.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from manual_bptt.params import Array, Params, floating_dtype
+
+Shape = tuple[int, ...]
+
+
+def as_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return value as an array of numbers, cast to dtype where one is given."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; expected plain numbers (use .filled())")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not an array: {error}") from None
+    if array.dtype.kind not in "fiubc":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
+    if dtype is None or array.dtype == dtype:
+        return array
+    if array.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError(f"{name} is complex; expected real numbers, since the rest is {dtype}")
+    with np.errstate(over="ignore", under="ignore"):  # what overflows fails the finiteness scan
+        return array.astype(dtype, copy=False)
+
+
+def require_shape(name: str, array: Array, shape: Shape, meaning: str) -> Array:
+    """Return array if it has exactly this shape; meaning says it in terms of T, B, D, H, O."""
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {meaning} = {shape}")
+    return array
+
+
+def require_finite(name: str, array: Array) -> Array:
+    """Return array if it holds neither NaN nor infinity."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(
+            f"{name} holds {array[where]} at index {where}; expected finite {array.dtype} values "
+            "(check_finite=False skips this scan)"
+        )
+    return array
+
+
+def as_params(params: Any, *, check_finite: bool) -> Params:
+    """Return the five parameters in one native dtype, with shapes that agree."""
+    if isinstance(params, Mapping) or not all(hasattr(params, k) for k in Params._fields):
+        raise TypeError(
+            f"params is a {type(params).__name__}; expected Params, or an object with the "
+            "attributes W, U, b, V and c"
+        )
+    arrays = {k: as_array(f"params.{k}", getattr(params, k)) for k in Params._fields}
+    dtype = floating_dtype("params' common dtype", np.result_type(*arrays.values()))
+    native = Params(*(as_array(f"params.{k}", a, dtype) for k, a in arrays.items()))
+    _require_parameter_shapes(native)
+    if check_finite:
+        for name, array in zip(Params._fields, native, strict=True):
+            require_finite(f"params.{name}", array)
+    return native
+
+
+def _require_parameter_shapes(params: Params) -> None:
+    W, U, _, V, _ = params
+    if W.ndim != 2 or W.shape[0] != W.shape[1] or W.shape[0] == 0:
+        raise ValueError(f"params.W has shape {W.shape}; expected (H, H) with H at least 1")
+    H = len(W)
+    if U.ndim != 2 or len(U) != H or U.shape[1] == 0:
+        raise ValueError(
+            f"params.U has shape {U.shape}; expected (H, D) with H = {H}, D at least 1"
+        )
+    if V.ndim != 2 or V.shape[1] != H or len(V) == 0:
+        raise ValueError(
+            f"params.V has shape {V.shape}; expected (O, H) with H = {H}, O at least 1"
+        )
+    require_shape("params.b", params.b, (H,), "(H,)")
+    require_shape("params.c", params.c, (len(V),), "(O,)")
+
+
+def as_inputs(params: Params, x: Any, *, check_finite: bool) -> Array:
+    """Return x as (T, D) or (T, B, D) in the dtype of params."""
+    x = as_array("x", x, params.W.dtype)
+    D = params.U.shape[1]
+    if x.ndim not in (2, 3) or x.shape[-1] != D:
+        raise ValueError(
+            f"x has shape {x.shape}; expected (T, D) or (T, B, D) with D = {D}, "
+            "the number of columns of params.U"
+        )
+    if 0 in x.shape:
+        raise ValueError(f"x has shape {x.shape}; expected at least one time step and one sequence")
+    return require_finite("x", x) if check_finite else x
+
+
+def as_state(name: str, value: Any, params: Params, batch: Shape, *, check_finite: bool) -> Array:
+    """Return one hidden state, or a gradient in one, as (H,) or (B, H); None stands for zeros."""
+    shape = (*batch, len(params.W))
+    if value is None:
+        return np.zeros(shape, params.W.dtype)
+    array = as_array(name, value, params.W.dtype)
+    require_shape(name, array, shape, "(B, H)" if batch else "(H,)")
+    return require_finite(name, array) if check_finite else array
+
+
+def as_outputs(name: str, value: Any, params: Params, x: Array, *, check_finite: bool) -> Array:
+    """Return a gradient in the outputs as (T, O) or (T, B, O), matching x and params."""
+    array = as_array(name, value, params.W.dtype)
+    shape = (*x.shape[:-1], len(params.V))
+    require_shape(name, array, shape, "(T, B, O)" if x.ndim == 3 else "(T, O)")
+    return require_finite(name, array) if check_finite else array
