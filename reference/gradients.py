@@ -1,0 +1,118 @@
+"""``jax.grad`` of everything: the five parameters, the inputs, and every state."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reference.rnn import Probes, initial_state, parameters, run, zero_probes
+
+GRADIENTS = ("W", "U", "b", "V", "c", "x", "h0", "h")
+Loss = str | Callable[[Any, Any], Any]
+
+
+def squared_error(y: Any, target: Any, weights: Any = None) -> Any:
+    """Sum of weighted squared errors (Eq. 3); a zero weight ignores its target, NaN included."""
+    if weights is None:
+        return jnp.sum((y - target) ** 2)
+    weights = jnp.reshape(weights, weights.shape + (1,) * (y.ndim - weights.ndim))
+    error = jnp.where(weights == 0, 0, y - jnp.where(weights == 0, 0, target))
+    return jnp.sum(weights * error**2)
+
+
+def last_step_squared_error(y: Any, target: Any) -> Any:
+    """Squared error of the last output (the lab's Exercise 2)."""
+    return jnp.sum((y[-1] - target) ** 2)
+
+
+LOSSES = {f.__name__: f for f in (squared_error, last_step_squared_error)}
+
+
+def gradients(
+    params: Any,
+    x: Any,
+    target: Any,
+    *,
+    h0: Any = None,
+    loss: Loss = "squared_error",
+    weights: Any = None,
+) -> dict[str, np.ndarray]:
+    """Differentiate the loss of the network with ``jax.grad``.
+
+    Everything is computed in the dtype of the parameters.
+
+    Parameters
+    ----------
+    params : object
+        Anything with the attributes W (H, H), U (H, D), b (H,), V (O, H) and c (O,).
+    x : array, (T, D) or (T, B, D)
+        The inputs.
+    target : array
+        What the loss compares the outputs with.
+    h0 : array, (H,) or (B, H), optional
+        The initial state; zeros if None.
+    loss : str or callable
+        ``"squared_error"``, ``"last_step_squared_error"``, or a JAX function ``(y, target)`` that
+        returns a scalar.
+    weights : array, optional
+        For ``"squared_error"``: (T,), (T, B) or like the outputs.
+
+    Returns
+    -------
+    dict
+        The gradients in W, U, b, V, c, x, h0, and in every state: ``h`` is (T+1, H) or (T+1, B, H).
+
+    Raises
+    ------
+    ValueError
+        If loss is an unknown name, or weights come with a loss that takes none.
+
+    Examples
+    --------
+    >>> from reference import random_problem
+    >>> problem = random_problem(T=5, B=None, D=2, H=4, O=1, regime="contracting", seed=0)
+    >>> grads = gradients(problem.params, problem.x, problem.target, h0=problem.h0)
+    >>> {k: g.shape for k, g in grads.items() if k in "Wh"}
+    {'W': (4, 4), 'h': (6, 4)}
+    """
+    function = named_loss(loss)
+    if weights is not None and function is not squared_error:
+        raise ValueError(f"weights was given, but the loss {loss!r} takes none")
+    values = parameters(params)
+    dtype = values["W"].dtype
+    x, target = np.asarray(x, dtype), np.asarray(target, dtype)
+    extra = () if weights is None else (np.asarray(weights, dtype),)
+    variables = (values, x, initial_state(values, x, h0), zero_probes(values, x))
+    with jax.enable_x64(True):
+        grads = _autodiff(variables, (target, *extra), loss=function)
+        return {k: np.asarray(g) for k, g in grads.items() if k in GRADIENTS}
+
+
+def named_loss(loss: Loss) -> Callable[..., Any]:
+    """Return the JAX function that a loss is called by."""
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}; expected one of {sorted(LOSSES)} or a JAX callable")
+    return LOSSES[loss]
+
+
+def autodiff(variables: Any, arguments: Any, loss: Callable[..., Any]) -> dict[str, Any]:
+    """Return every gradient, and ``y``, that in the outputs, by one ``jax.grad``.
+
+    variables are (params as a dict, x, h0, probes); the loss is called with the outputs and the
+    arguments.
+    """
+
+    def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
+        _, y = run(params, x, h0, probes)
+        return loss(y, *arguments)
+
+    params, x, h0, probes = jax.grad(total, argnums=(0, 1, 2, 3))(*variables)
+    return {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y}
+
+
+_autodiff = partial(jax.jit, static_argnames="loss")(autodiff)

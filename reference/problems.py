@@ -1,0 +1,158 @@
+"""Problem: one network, one input, one target, drawn so that mistakes show.
+
+h0, the biases and every target are non-zero, W is not symmetric, and regimes reach from linear to
+saturated and from vanishing to exploding gradients. A problem is drawn from its shape, a regime and
+a seed, so that one line reproduces it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Parameters(NamedTuple):
+    """W (H, H), U (H, D), b (H,), V (O, H), c (O,)."""
+
+    W: np.ndarray
+    U: np.ndarray
+    b: np.ndarray
+    V: np.ndarray
+    c: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Arguments of one call of a candidate, and where they come from.
+
+    ``x`` is (T, D) or (T, B, D), ``h0`` (H,) or (B, H), ``target`` like the outputs, or like their
+    last step where ``loss`` is ``"last_step_squared_error"``. ``origin`` is the expression, or the
+    words, by which to find this problem again.
+    """
+
+    params: Any
+    x: np.ndarray
+    h0: np.ndarray
+    target: np.ndarray
+    loss: Any
+    origin: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """T, B (for batches), D, H and O."""
+        T, *batch = self.x.shape[:-1]
+        O, H = self.params.V.shape
+        return {"T": T, **({"B": batch[0]} if batch else {}), "D": self.x.shape[-1], "H": H, "O": O}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of every array."""
+        return self.x.dtype
+
+    def gradient_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a gradient: ``h``, that in every state, or that of an argument."""
+        if name == "h":
+            return (len(self.x) + 1, *self.h0.shape)
+        array: np.ndarray = getattr(self if name in ("x", "h0") else self.params, name)
+        return array.shape
+
+    def __repr__(self) -> str:
+        return self.origin
+
+
+class Regime(NamedTuple):
+    """Spectral norm of W, drawn log-uniformly between two ends, and scale of the inputs."""
+
+    norm: tuple[float, float]
+    inputs: float
+
+
+REGIMES = {
+    "contracting": Regime((0.1, 0.9), 1.0),
+    "critical": Regime((0.9, 1.2), 0.3),
+    "expanding": Regime((1.2, 3.0), 1.0),
+    "chaotic": Regime((3.0, 10.0), 0.1),
+    "saturated": Regime((0.5, 2.0), 10.0),
+    "linear": Regime((0.5, 1.0), 1e-3),
+}
+# How often each is drawn: little is proved where rounding errors grow without limit.
+FREQUENCIES = {
+    "contracting": 0.25,
+    "critical": 0.25,
+    "expanding": 0.2,
+    "chaotic": 0.05,
+    "saturated": 0.15,
+    "linear": 0.1,
+}
+STEPS = ((1, 1), (2, 2), (3, 3), (4, 8), (9, 32), (33, 40))
+LARGEST = 8  # of D, H and O in the problems that draw_problems draws
+
+
+def random_problem(
+    *,
+    T: int,
+    B: int | None,
+    D: int,
+    H: int,
+    O: int,
+    regime: str,
+    seed: int,
+    dtype: str = "float64",
+    loss: Any = "squared_error",
+) -> Problem:
+    """Fill the arrays of a problem; B = None makes a single sequence.
+
+    Raises
+    ------
+    ValueError
+        If the regime is not one of ``REGIMES``.
+
+    Examples
+    --------
+    >>> random_problem(T=5, B=3, D=2, H=4, O=1, regime="saturated", seed=0).sizes
+    {'T': 5, 'B': 3, 'D': 2, 'H': 4, 'O': 1}
+    """
+    if regime not in REGIMES:
+        raise ValueError(f"regime is {regime!r}; expected one of {sorted(REGIMES)}")
+    rng = np.random.default_rng(seed)
+    norm, inputs = REGIMES[regime]
+    batch = () if B is None else (B,)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape)
+
+    W = normal(H, H)
+    W *= np.exp(rng.uniform(*np.log(norm))) / np.linalg.norm(W, 2)
+    U, b, V, c = normal(H, D) / np.sqrt(D), 0.3 * normal(H), normal(O, H) / np.sqrt(H), normal(O)
+    x, h0 = inputs * normal(T, *batch, D), 0.5 * normal(*batch, H)
+    target = normal(*batch, O) if loss == "last_step_squared_error" else normal(T, *batch, O)
+    params = Parameters(*(array.astype(dtype) for array in (W, U, b, V, c)))
+    x, h0, target = (array.astype(dtype) for array in (x, h0, target))
+    origin = (
+        f"reference.random_problem(T={T}, B={B}, D={D}, H={H}, O={O}, regime={regime!r}, "
+        f"seed={seed}, dtype={str(dtype)!r}, loss={getattr(loss, '__name__', loss)!r})"
+    )
+    return Problem(params, x, h0, target, loss, origin)
+
+
+def draw_problems(
+    cases: int, seed: int, *, dtype: str, batched: bool, loss: Any = "squared_error"
+) -> Iterator[Problem]:
+    """Yield random problems; those of one seed are the first of any larger number of cases."""
+    rng = np.random.default_rng([seed, batched])
+    # A callable loss is compiled once for each shape, so it meets four of them, not hundreds.
+    few = [_draw_shape(rng, batched, STEPS[i]) for i in (0, 2, 3, 5)]
+    for case in range(cases):
+        any_steps = STEPS[rng.integers(len(STEPS))]
+        shape = few[case % 4] if callable(loss) else _draw_shape(rng, batched, any_steps)
+        regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
+        number = int(rng.integers(2**32))
+        yield random_problem(**shape, regime=regime, seed=number, dtype=dtype, loss=loss)
+
+
+def _draw_shape(rng: np.random.Generator, batched: bool, steps: tuple[int, int]) -> dict[str, Any]:
+    low, high = steps
+    D, H, O = (int(n) for n in rng.integers(1, LARGEST + 1, 3))
+    B = int(rng.integers(1, 5)) if batched else None
+    return {"T": int(rng.integers(low, high + 1)), "B": B, "D": D, "H": H, "O": O}

@@ -1,0 +1,94 @@
+"""The forward equations in JAX, for one sequence; a batch is ``vmap`` of it.
+
+    h[t] = tanh(W h[t-1] + U x[t] + b)                              (Eq. 1)
+    y[t] = V h[t] + c                                               (Eq. 2)
+
+A *probe* is an array of zeros added to every state or output. It changes no value, and the gradient
+of the loss in it is the gradient in that state or output, with everything downstream included.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PARAMETERS = ("W", "U", "b", "V", "c")
+
+
+class Probes(NamedTuple):
+    """Zeros to differentiate in: ``h`` (T+1, H) at every state, ``y`` (T, O) at every output."""
+
+    h: Any
+    y: Any
+
+
+def sequence(params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
+    """Return the states (T+1, H) and the outputs (T, O) of one sequence x (T, D)."""
+    W, U, b, V, c = (params[k] for k in PARAMETERS)
+
+    def step(h: Any, inputs: Any) -> tuple[Any, tuple[Any, Any]]:
+        x_t, probe_h, probe_y = inputs
+        h = jnp.tanh(W @ h + U @ x_t + b) + probe_h  # Eq. 1
+        y = V @ h + c + probe_y  # Eq. 2
+        return h, (h, y)
+
+    start = h0 + probes.h[0]
+    _, (states, outputs) = jax.lax.scan(step, start, (x, probes.h[1:], probes.y))
+    return jnp.concatenate([start[None], states]), outputs
+
+
+batch = jax.vmap(sequence, in_axes=(None, 1, 0, Probes(1, 1)), out_axes=1)
+"""``sequence`` for x (T, B, D) and h0 (B, H); states, outputs and probes are (., B, .)."""
+
+
+def run(params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
+    """Return states and outputs of a sequence (T, D) or of a batch (T, B, D)."""
+    return (sequence if x.ndim == 2 else batch)(params, x, h0, probes)
+
+
+def zero_probes(params: Any, x: Any) -> Probes:
+    """Return probes for a sequence or a batch, in the dtype of the parameters."""
+    T, *rest = x.shape[:-1]
+    dtype = params["W"].dtype
+    H, O = len(params["b"]), len(params["c"])
+    return Probes(np.zeros((T + 1, *rest, H), dtype), np.zeros((T, *rest, O), dtype))
+
+
+def parameters(params: Any) -> dict[str, np.ndarray]:
+    """Return the arrays of anything that has the attributes W, U, b, V and c."""
+    return {k: np.asarray(getattr(params, k)) for k in PARAMETERS}
+
+
+def forward(params: Any, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``(h, y)``: the states (T+1, ...) and the outputs (T, ...), Eqs. 1-2 in JAX.
+
+    Parameters
+    ----------
+    params : object
+        Anything with the attributes W (H, H), U (H, D), b (H,), V (O, H) and c (O,).
+    x : array, (T, D) or (T, B, D)
+        The inputs.
+    h0 : array, (H,) or (B, H), optional
+        The initial state; zeros if None.
+
+    Examples
+    --------
+    >>> from reference import random_problem
+    >>> problem = random_problem(T=5, B=3, D=2, H=4, O=1, regime="contracting", seed=0)
+    >>> h, y = forward(problem.params, problem.x, problem.h0)
+    >>> h.shape, y.shape
+    ((6, 3, 4), (5, 3, 1))
+    """
+    values = parameters(params)
+    x = np.asarray(x, values["W"].dtype)
+    h0 = initial_state(values, x, h0)
+    with jax.enable_x64(True):
+        h, y = jax.jit(run)(values, x, h0, zero_probes(values, x))
+        return np.asarray(h), np.asarray(y)
+
+
+def initial_state(values: dict[str, np.ndarray], x: np.ndarray, h0: Any) -> np.ndarray:
+    """Return h0 in the dtype of the parameters; zeros where it is None."""
+    shape = (*x.shape[1:-1], len(values["b"]))
+    return np.zeros(shape, x.dtype) if h0 is None else np.asarray(h0, x.dtype)
