@@ -1,0 +1,63 @@
+"""The evidence is tested too: the shipped code with one line broken no longer passes."""
+
+import importlib.util
+
+import pytest
+
+import manual_bptt.backward
+import manual_bptt.candidate
+import manual_bptt.forward
+import reference
+
+# name: (line of backward.py, what breaks it, gradients that are then wrong)
+BREAKS = {
+    "W for W transposed": ("da_now.dot(W, carried)", "da_now.dot(W.T, carried)", "W U b x h0 h"),
+    "h[t] for h[t-1] in dW": ("rows(da).T @ rows(h[:-1])", "rows(da).T @ rows(h[1:])", "W"),
+    "the first step left out of db": ("rows(da).sum(axis=0)", "rows(da[1:]).sum(axis=0)", "b"),
+    "1 - h for 1 - h**2": ("slope = h[1:] * h[1:]", "slope = h[1:] * 1", "W U b x h0 h"),
+    "half of dV": ("V=rows(dy).T @ rows(h[1:])", "V=rows(dy).T @ rows(h[1:]) / 2", "V"),
+    "h[t-1] for h[t] in dV": ("rows(dy).T @ rows(h[1:])", "rows(dy).T @ rows(h[:-1])", "V"),
+    "mean for sum in dc": ("c=rows(dy).sum(axis=0)", "c=rows(dy).mean(axis=0)", "c"),
+    "the last step left out of dc": ("c=rows(dy).sum", "c=rows(dy[:-1]).sum", "c"),
+    "x left out of the chain": ("(rows(da) @ params.U)", "(rows(da) @ -params.U)", "x"),
+    "dU with the steps reversed": ("rows(da).T @ rows(x)", "rows(da).T @ rows(x[::-1])", "U"),
+    "V' dy left out of the carry": (
+        "np.add(da_now, carried, dh_now)", "np.copyto(dh_now, carried)", "W U b x h0 h",
+    ),
+    "the carry overwritten": (
+        "np.add(da_now, carried, dh_now)", "np.copyto(dh_now, da_now)", "W U b x h0 h",
+    ),
+    "the derivative left out": (
+        "np.multiply(dh_now, slope_now, da_now)", "np.copyto(da_now, dh_now)", "W U b x h0 h",
+    ),
+    "1 - 1.0000001 h**2": (
+        "np.subtract(1, slope, out=slope)",
+        "np.subtract(1, slope * 1.0000001, out=slope)",
+        "W U b x h0 h",
+    ),
+}  # fmt: skip
+
+
+def candidate_with(old, new, monkeypatch):
+    """Return the candidate as it would be if one expression of backward.py read otherwise."""
+    spec = importlib.util.find_spec("manual_bptt.backward")
+    source = spec.loader.get_source(spec.name)
+    assert source.count(old) == 1, f"{old!r} is not one expression of backward.py any more"
+    module = importlib.util.module_from_spec(spec)
+    exec(compile(source.replace(old, new), "broken", "exec"), module.__dict__)
+    for name in ("backward", "hidden_gradients"):
+        monkeypatch.setattr(manual_bptt.candidate, name, getattr(module, name))
+    return manual_bptt.candidate.candidate()
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_line_is_caught_and_the_wrong_gradients_named(name, monkeypatch):
+    old, new, expected = BREAKS[name]
+    report = reference.compare(candidate_with(old, new, monkeypatch), cases=40)
+    assert not report.passed
+    assert {row.gradient for row in report.rows if row.status == "mismatch"} == {*expected.split()}
+
+
+def test_the_unbroken_source_loaded_in_the_same_way_passes(monkeypatch):
+    assert reference.compare(candidate_with("h = trace.x, trace.h", "h = trace.x, trace.h",
+                                            monkeypatch), cases=40).passed  # fmt: skip

@@ -1,0 +1,115 @@
+"""The command line: exit codes, one line for every error, JSON for machines."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import manual_bptt.cli
+from manual_bptt import forecasting
+from manual_bptt.cli import main
+
+
+def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
+    assert main(["verify", "--cases", "40", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    result = json.loads(out)
+    assert result["passed"] is True
+    assert set(result["reports"]) == {"random problems", "windows of real weather"}
+    for report in result["reports"].values():
+        assert {row["status"] for row in report["rows"]} == {"match"}
+        assert all(0 < row["ratio"] <= 1 for row in report["rows"])
+    random = result["reports"]["random problems"]["rows"]
+    assert all(row["cases"] + row["undecided"] == 40 for row in random)
+
+
+def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):
+    path = tmp_path / "out.json"
+    assert main(["verify", "--cases", "8", "--dtype", "float32", "--json", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("match") == 16
+    assert "passed" in out
+    assert json.loads(path.read_text())["dtype"] == "float32"
+
+
+def test_verify_exits_1_and_names_the_gradient_that_is_wrong(monkeypatch, capsys):
+    right = manual_bptt.candidate.backward
+
+    def wrong(*arguments, **options):
+        grads = right(*arguments, **options)
+        return grads._replace(U=2 * grads.U)
+
+    monkeypatch.setattr("manual_bptt.candidate.backward", wrong)
+    assert main(["verify", "--cases", "8"]) == 1
+    out = capsys.readouterr().out
+    assert "U is wrong" in out
+    assert "W is wrong" not in out
+    assert "FAILED" in out
+
+
+def test_train_saves_a_model_and_reports_persistence_beside_it(tmp_path, capsys):
+    assert main(["train", "--recipe", "lab9", "--out", str(tmp_path / "run")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "persistence" in out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["last_25_losses_mean"] < 0.05
+    worse = metrics["test"]["rmse"] > metrics["baselines"]["persistence"]["rmse"]
+    assert ("does not beat" in out) == worse
+    assert forecasting.load_model(tmp_path / "run" / "model.npz").recipe == "lab9"
+
+
+BAD = [
+    [],
+    ["prove"],
+    ["verify", "--cases", "0"],
+    ["verify", "--cases", "many"],
+    ["verify", "--dtype", "float16"],
+    ["verify", "--json", "/no/such/folder/out.json"],
+    ["train", "--recipe", "magic"],
+    ["train", "--data", "/no/such/file.csv"],
+    ["train", "--out", "/dev/null/model"],
+    ["train", "--seed", "-1"],
+]
+
+
+@pytest.mark.parametrize("argv", BAD, ids=" ".join)
+def test_wrong_usage_is_one_line_on_stderr_and_exit_2(argv, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("manual-bptt")
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    assert main(["verify"]) == 2
+    assert "pip install 'manual-bptt[verify]'" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_reading_causes_no_traceback(tmp_path):
+    command = f"{sys.executable} -m manual_bptt.cli train --out {tmp_path} --json - | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stderr == ""
+
+
+def test_weather_problems_are_windows_of_the_table_and_reproducible():
+    first, again = (manual_bptt.cli._weather_groups(0, "float64") for _ in range(2))
+    for (loss, made), (_, remade) in zip(first, again, strict=True):
+        assert len(made) == 48
+        for p, q in zip(made, remade, strict=True):
+            assert p.sizes == {"T": 24, "B": 8, "D": len(forecasting.FEATURES), "H": 10, "O": 1}
+            assert p.loss == loss
+            assert all(np.array_equal(a, b) for a, b in zip((p.x, p.h0), (q.x, q.h0), strict=True))

@@ -1,0 +1,249 @@
+"""The comparison accuses every wrong gradient, no right one, and says what it saw."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import reference
+from reference.gradients import GRADIENTS, autodiff, named_loss
+from reference.oracle import answers
+from reference.rnn import Probes
+from reference.strategies import problems
+
+
+def in_plain_loops(params, x, h0, target):
+    """Every gradient of one sequence, a scalar at a time: correct, and unlike other code here."""
+    (T, D), H, O = x.shape, len(h0), len(params.c)
+    h = np.zeros((T + 1, H), x.dtype)
+    h[0] = h0
+    y = np.zeros((T, O), x.dtype)
+    for t in range(T):
+        for i in range(H):
+            a = params.b[i] + sum(params.W[i, j] * h[t, j] for j in range(H))
+            h[t + 1, i] = np.tanh(a + sum(params.U[i, d] * x[t, d] for d in range(D)))
+        for o in range(O):
+            y[t, o] = params.c[o] + sum(params.V[o, i] * h[t + 1, i] for i in range(H))
+    dy = 2 * (y - target)
+    g = {k: np.zeros_like(getattr(params, k)) for k in "WUbVc"}
+    g |= {"x": np.zeros_like(x), "h": np.zeros_like(h)}
+    for t in range(T, 0, -1):
+        g["h"][t] += sum(dy[t - 1, o] * params.V[o] for o in range(O))
+        g["V"] += dy[t - 1, :, None] * h[t]
+        g["c"] += dy[t - 1]
+        da = g["h"][t] * (1 - h[t]) * (1 + h[t])
+        g["b"] += da
+        g["W"] += da[:, None] * h[t - 1]
+        g["U"] += da[:, None] * x[t - 1]
+        g["x"][t - 1] = sum(da[i] * params.U[i] for i in range(H))
+        g["h"][t - 1] = sum(da[i] * params.W[i] for i in range(H))
+    return g | {"h0": g["h"][0]}
+
+
+def compare(candidate, **options):
+    return reference.compare(candidate, **{"cases": 40, "batched": False} | options)
+
+
+def rows(report):
+    return {row.gradient: row for row in report.rows}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_correct_code_in_plain_loops_passes(dtype):
+    report = compare(in_plain_loops, dtype=dtype, cases=60)
+    assert report.passed, report
+    assert {row.status for row in report.rows} == {"match"}
+    reference.assert_gradients_match(in_plain_loops, batched=False, dtype=dtype, cases=20)
+
+
+def changed(**changes):
+    """Return in_plain_loops with some of its results changed."""
+
+    def candidate(params, x, h0, target):
+        grads = in_plain_loops(params, x, h0, target)
+        return grads | {k: change(grads[k]) for k, change in changes.items()}
+
+    return candidate
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize(
+    "change",
+    [lambda g: 2 * g, lambda g: -g, lambda g: g * (1 + 1e-7), lambda g: np.zeros_like(g)],
+    ids=["factor 2", "sign", "off by 1e-7", "zero"],
+)
+def test_a_wrong_gradient_is_named_and_the_others_are_not(name, change):
+    report = compare(changed(**{name: change}))
+    assert not report.passed
+    assert {k for k, row in rows(report).items() if row.status != "match"} == {name}
+    assert rows(report)[name].status == "mismatch"
+    assert rows(report)[name].worst_problem.startswith("reference.random_problem(")
+    with pytest.raises(AssertionError, match=f"{name} is wrong"):
+        reference.assert_gradients_match(changed(**{name: change}), cases=40, batched=False)
+
+
+def test_the_worst_problem_can_be_made_again_from_its_line():
+    row = rows(compare(changed(U=lambda g: 2 * g)))["U"]
+    problem = eval(row.worst_problem, {"reference": reference})
+    ((verdicts, _),) = reference.judge(changed(U=lambda g: 2 * g), [problem])
+    assert {v.gradient: v.ratio for v in verdicts}["U"] == pytest.approx(row.ratio, rel=0.05)
+
+
+def test_the_first_wrong_step_is_the_one_the_recursion_meets_first():
+    def candidate(params, x, h0, target):
+        grads = in_plain_loops(params, x, h0, target)
+        grads["h"][:3] += 1.0  # wrong at steps 0, 1 and 2, and right later
+        return grads
+
+    report = compare(candidate)
+    assert rows(report)["h"].first_wrong_step in (0, 1, 2)
+    long = reference.draw_problems(40, 0, dtype="float64", batched=False)
+    found = [v for vs, _ in reference.judge(candidate, long) for v in vs if v.gradient == "h"]
+    assert {v.step for v in found if v.problem.sizes["T"] > 2 and v.status == "mismatch"} == {2}
+
+
+BAD_RETURNS = [
+    (lambda g: np.full_like(g, np.nan), "non-finite"),
+    (lambda g: g.T if g.shape[0] != g.shape[-1] else g[..., None], "wrong shape"),
+    (lambda g: g.astype(complex) * 1j, "raised"),
+    (lambda g: "gradient", "raised"),
+    (lambda g: None, "not returned"),
+]
+
+
+@pytest.mark.parametrize(("change", "status"), BAD_RETURNS)
+def test_what_is_not_a_gradient_gets_a_row_of_its_own(change, status):
+    report = compare(changed(U=change))
+    assert rows(report)["U"].status == status
+    assert rows(report)["W"].status == "match"
+    assert report.passed == (status == "not returned")
+
+
+def test_nan_in_one_entry_of_one_problem_never_passes():
+    seen = []
+
+    def candidate(params, x, h0, target):
+        grads = in_plain_loops(params, x, h0, target)
+        seen.append(1)
+        if len(seen) == 7:
+            grads["V"][-1, -1] = np.nan
+        return grads
+
+    assert rows(compare(candidate))["V"].status in ("non-finite", "nothing proved")
+    assert not compare(changed(V=lambda g: g * np.nan)).passed
+
+
+def test_a_candidate_that_raises_is_reported_and_does_not_stop_the_comparison():
+    def candidate(params, x, h0, target):
+        if len(x) == 2:
+            raise IndexError("list index out of range")
+        return in_plain_loops(params, x, h0, target)
+
+    row = rows(compare(candidate))["W"]
+    assert row.status == "raised"
+    assert row.detail == "IndexError: list index out of range"
+    assert 0 < row.failures < row.cases
+
+
+@pytest.mark.parametrize("returned", [None, [1, 2], {}, {"dW": 1}])
+def test_a_candidate_that_returns_no_gradients_does_not_pass(returned):
+    report = compare(lambda *_: returned, cases=3)
+    assert not report.passed
+    assert "expected" in rows(report)["W"].detail
+
+
+def test_a_candidate_is_told_that_it_writes_to_its_inputs_and_is_judged_on_the_originals():
+    def candidate(params, x, h0, target):
+        grads = in_plain_loops(params, x, h0, target)
+        x *= 2
+        return grads
+
+    report = compare(candidate)
+    assert "the candidate writes to its input x" in report.notes
+    assert report.passed
+
+
+def test_float32_results_for_float64_problems_are_wrong_and_said_to_be_float32():
+    report = compare(changed(W=lambda g: g.astype(np.float32)))
+    assert rows(report)["W"].status == "mismatch"
+    assert any("W came as float32" in note for note in report.notes)
+
+
+def test_a_report_is_json_text_and_html():
+    report = compare(changed(W=lambda g: g * np.nan, U=lambda g: g + np.inf), cases=4)
+    document = json.loads(report.to_json())
+    assert document["passed"] is False
+    assert [row["gradient"] for row in document["rows"]] == list(GRADIENTS)
+    assert "FAILED" in str(report)
+    assert "<table>" in report._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"candidate": 1}, TypeError, "candidate is a int; expected a function"),
+        ({"cases": 0}, ValueError, "cases is 0; expected at least 1"),
+        ({"dtype": "float16"}, ValueError, "dtype is 'float16'; expected 'float32' or 'float64'"),
+        ({"loss": "hinge"}, ValueError, "loss is 'hinge'; expected one of"),
+    ],
+)
+def test_compare_refuses(options, error, message):
+    with pytest.raises(error) as caught:
+        compare(**{"candidate": in_plain_loops} | options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "last_step_squared_error"])
+def test_padding_and_vmap_change_no_answer(loss):
+    """The padded answer differs from the one at the exact shape by rounding alone."""
+    shape = {"T": 5, "D": 3, "H": 4, "O": 2, "regime": "critical", "loss": loss}
+    for B in (None, 3):
+        for answer in answers([reference.random_problem(**shape, B=B, seed=s) for s in range(20)]):
+            p = answer.problem
+            exact = reference.gradients(p.params, p.x, p.target, h0=p.h0, loss=loss)
+            for k, (value, tolerance) in answer.truth.items():
+                assert value.shape == exact[k].shape
+                assert (np.abs(value - exact[k]) <= tolerance).all()
+
+
+def test_every_problem_is_answered_once_in_bounded_memory():
+    made = list(reference.draw_problems(150, 3, dtype="float64", batched=True))
+    assert sorted(id(a.problem) for a in answers(iter(made))) == sorted(map(id, made))
+
+
+@settings(max_examples=20)
+@given(problems(batched=True, longest=3))
+def test_the_tolerance_is_small_beside_the_gradient_in_calm_regimes(problem):
+    (answer,) = answers([problem])
+    for value, tolerance in answer.truth.values():
+        assert np.isfinite(tolerance).all()
+        if np.abs(value).max() > 1e-3:
+            assert tolerance.max() < 1e-6 * np.abs(value).max()
+
+
+def test_draws_of_fewer_cases_are_among_those_of_more():
+    few, many = (list(reference.draw_problems(n, 5, dtype="float64", batched=True)) for n in (3, 9))
+    assert [p.origin for p in few] == [p.origin for p in many[:3]]
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="regime is 'stormy'"):
+        reference.random_problem(T=1, B=1, D=1, H=1, O=1, regime="stormy", seed=0)
+    p = reference.random_problem(
+        T=1, B=1, D=1, H=1, O=1, regime="linear", seed=0, loss="last_step_squared_error"
+    )
+    with pytest.raises(ValueError, match="takes none"):
+        reference.gradients(p.params, p.x, p.target, loss=p.loss, weights=np.ones(1))
+
+
+def test_probes_change_no_value():
+    p = reference.random_problem(T=4, B=2, D=2, H=3, O=2, regime="critical", seed=0)
+    variables = (
+        p.params._asdict(), p.x, p.h0, Probes(np.zeros((5, 2, 3)), np.zeros((4, 2, 2))),
+    )  # fmt: skip
+    with jax.enable_x64(True):
+        grads = autodiff(variables, (p.target,), named_loss("squared_error"))
+        assert np.allclose(grads["h0"], grads["h"][0], rtol=1e-14)
+        assert np.allclose(grads["c"], grads["y"].sum((0, 1)), rtol=1e-12)

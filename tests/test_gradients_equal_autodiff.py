@@ -1,0 +1,105 @@
+"""Every manual gradient equals jax.grad, through the door that any candidate goes through."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import manual_bptt as mb
+import reference
+from manual_bptt.candidate import candidate
+from reference.gradients import GRADIENTS, squared_error
+from reference.problems import REGIMES
+from reference.strategies import problems
+
+LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
+
+
+def verdicts(gradients_of, problem):
+    """Return {gradient: status} for one problem."""
+    ((found, notes),) = reference.judge(gradients_of, [problem])
+    assert not notes
+    return {v.gradient: v.status for v in found}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("batched", [True, False])
+def test_every_gradient_equals_autodiff(batched, loss, dtype):
+    @given(problems(batched=batched, dtype=dtype, loss=loss))
+    def holds(problem):
+        found = verdicts(candidate(LOSSES[loss]), problem)
+        assert set(found) == set(GRADIENTS)
+        assert set(found.values()) <= {"match", "nothing proved"}, found
+
+    holds()
+
+
+@given(problems(regimes=("contracting", "linear")))
+@example(reference.random_problem(T=1, B=None, D=1, H=1, O=1, regime="contracting", seed=0))
+@example(reference.random_problem(T=40, B=4, D=8, H=8, O=8, regime="saturated", seed=1))
+def test_well_conditioned_problems_decide_every_gradient(problem):
+    assert set(verdicts(candidate(), problem).values()) == {"match"}
+
+
+@pytest.mark.parametrize("form", ["(T,)", "(T, B)", "full"])
+def test_weighted_gradients_equal_autodiff_even_where_ignored_targets_are_nan(form):
+    weights = np.random.default_rng(0).uniform(0.5, 2, (5, 3, 2))
+    weights[1] = 0
+    weights = {"(T,)": weights[:, 0, 0], "(T, B)": weights[..., 0], "full": weights}[form]
+
+    def loss(y, target):
+        return squared_error(y, target.at[1].set(np.nan), weights)
+
+    def gradients_of(params, x, h0, target):
+        target[1] = np.nan
+        value, grads = mb.loss_and_gradients(params, x, target, h0=h0, weights=weights)
+        assert np.isfinite(value)
+        return grads
+
+    made = [
+        reference.random_problem(T=5, B=3, D=2, H=4, O=2, regime=r, seed=7, loss=loss)
+        for r in REGIMES
+    ]
+    report = reference.Report.of(reference.judge(gradients_of, made))
+    assert report.passed, report
+
+
+def test_any_loss_with_a_gradient_in_y_goes_through_the_same_recursion():
+    def log_cosh(y, target):
+        return jax.numpy.log(jax.numpy.cosh(y - target)).sum()
+
+    def by_hand(y, target):
+        return np.log(np.cosh(y - target)).sum(), np.tanh(y - target)
+
+    shape = {"T": 5, "D": 2, "H": 4, "O": 3, "loss": log_cosh}
+    for B in (3, None):
+        made = [
+            reference.random_problem(**shape, B=B, regime=regime, seed=seed)
+            for regime in REGIMES
+            for seed in range(8)
+        ]
+        report = reference.Report.of(reference.judge(candidate(by_hand), made))
+        assert report.passed, report
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_manual_and_jax_forward_passes_agree(seed, batched):
+    B = 3 if batched else None
+    p = reference.random_problem(T=6, B=B, D=3, H=5, O=2, regime="contracting", seed=seed)
+    trace = mb.forward(p.params, p.x, p.h0)
+    h, y = reference.forward(p.params, p.x, p.h0)
+    # Each step rounds by at most (D + H + 6) u times its terms; a contraction does not amplify it.
+    assert np.abs(trace.h - h).max() <= 2 * 6 * (3 + 5 + 6) * 2**-53 * 10
+    assert np.abs(trace.y - y).max() <= 2 * 6 * (3 + 5 + 6) * 2**-53 * 100
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_public_gradients_and_the_oracle_of_compare_agree(seed):
+    p = reference.random_problem(T=3, B=2, D=2, H=3, O=2, regime="critical", seed=seed)
+
+    def jax_itself(params, x, h0, target):
+        return reference.gradients(params, x, target, h0=h0)
+
+    assert set(verdicts(jax_itself, p).values()) <= {"match", "nothing proved"}

@@ -1,0 +1,19 @@
+"""The README's Python blocks run as they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
+def test_a_block_of_the_readme_runs(code):
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_the_readme_has_both_examples():
+    assert sum("import manual_bptt" in code for code in BLOCKS) == 1
+    assert sum("reference.compare" in code for code in BLOCKS) == 1
