@@ -126,3 +126,11 @@ def truth_and_tolerance(
         return MULTIPLE * deviation[k] + 2 * n * u / (1 - n * u) * sizes[k] + n * tiny
 
     return {k: (plain[k], tolerance(k)) for k in GRADIENTS}
+
+
+def over_tolerance(errors: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
+    """Return each error in multiples of its tolerance; no error is 0, even of no tolerance."""
+    errors = np.abs(errors)
+    ratios = np.where(errors > 0, np.inf, 0.0)
+    np.divide(errors, tolerance, out=ratios, where=tolerance > 0)
+    return ratios

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.bounds import PROVES
+from reference.bounds import PROVES, over_tolerance
 from reference.gradients import GRADIENTS, Loss, named_loss
 from reference.oracle import Answer, answers
 from reference.problems import Parameters, Problem, draw_problems
@@ -180,9 +180,7 @@ def _verdict(name: str, returned: Any, answer: Answer) -> Verdict:
         bad = value[~np.isfinite(value)][0]
         return Verdict(name, "non-finite", problem, detail=f"{bad} where autodiff is finite")
     errors = np.abs(value - truth)
-    ratios = np.divide(
-        errors, tolerance, out=np.where(errors > 0, np.inf, 0.0), where=tolerance > 0
-    )
+    ratios = over_tolerance(errors, tolerance)
     ratio = float(ratios.max())
     largest = float(errors.max())
     relative = largest / scale if scale > 0 else float(largest > 0)

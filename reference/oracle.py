@@ -45,6 +45,14 @@ class Shape(NamedTuple):
 
 def answers(problems: Iterable[Problem]) -> Iterator[Answer]:
     """Yield the problems with autodiff's answers, in an order of its own, in bounded memory."""
+    for group, shape, dtype, kind in chunks(problems):
+        yield from _answer(group, shape, dtype, kind)
+
+
+def chunks(
+    problems: Iterable[Problem],
+) -> Iterator[tuple[list[Problem], Shape, np.dtype[Any], Any]]:
+    """Yield up to CHUNK problems of one padded shape, dtype and kind of loss at a time."""
     stream = iter(problems)
     while ahead := list(islice(stream, READ_AHEAD)):
         groups: dict[Any, list[Problem]] = {}
@@ -52,7 +60,7 @@ def answers(problems: Iterable[Problem]) -> Iterator[Answer]:
             groups.setdefault((_shape(problem), problem.dtype, _kind(problem)), []).append(problem)
         for (shape, dtype, kind), group in groups.items():
             for start in range(0, len(group), CHUNK):
-                yield from _answer(group[start : start + CHUNK], shape, dtype, kind)
+                yield group[start : start + CHUNK], shape, dtype, kind
 
 
 def _kind(problem: Problem) -> Any:
@@ -84,8 +92,7 @@ def _answer(
 ) -> Iterator[Answer]:
     """Yield the answers to problems of one padded shape; the last one fills up the chunk."""
     filled = problems + [problems[-1]] * (CHUNK - len(problems))
-    padded = [_padded(problem, shape) for problem in filled]
-    stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *padded)
+    stacked = jax.tree.map(lambda *a: np.stack(a), *(padded(p, shape) for p in filled))
     info = np.finfo(dtype)
     with jax.enable_x64(True):
         solve = _compiled(shape, kind)
@@ -114,7 +121,7 @@ def _exact_loss(loss: Any, batched: bool, y: Any, target: Any) -> Any:
     return loss(y, target) if batched else loss(y[:, 0], target[:, 0])
 
 
-def _padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
+def padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
     """Return (variables, arguments of the loss) in float64, batched, with zeros appended."""
     T, B, D, H, O = shape
     params = problem.params

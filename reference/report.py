@@ -125,10 +125,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        rows = [{k: _json(v) for k, v in asdict(row).items()} for row in self.rows]
+        rows = [{k: json_value(v) for k, v in asdict(row).items()} for row in self.rows]
         return {"passed": self.passed, "rows": rows, "notes": self.notes}
 
-    def to_json(self) -> str:
+    def tojson_value(self) -> str:
         """Return everything as JSON text."""
         return json.dumps(self.as_dict(), indent=2)
 
@@ -143,7 +143,7 @@ class Report:
         return f"<table><tr>{header}</tr>{body}</table>{remarks}<p>{verdict}</p>"
 
 
-def _json(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return value, or None for a float that JSON has no word for."""
     return None if isinstance(value, float) and not isfinite(value) else value
 

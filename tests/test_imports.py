@@ -17,13 +17,14 @@ CORE = {
     "losses": {"params", "validation"},
     "backward": {"params", "validation", "forward"},
     "gradients": {"params", "validation", "forward", "losses", "backward"},
+    "equations": {"params", "validation"},
     "candidate": {"params", "forward", "losses", "backward", "gradients"},
 }
 LAYERS = CORE | {
     "training": {*CORE},
     "forecasting": {*CORE, "training"},
     "cli": {*CORE, "training", "forecasting"},
-    "__init__": {*CORE} - {"candidate"},
+    "__init__": {*CORE} - {"candidate", "equations"},
 }
 
 
