@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--seed", type=_seed, default=0, help="which problems (%(default)s)")
     check.add_argument("--dtype", choices=["float64", "float32"], default="float64")
     check.add_argument("--json", metavar="PATH", help="write the report as JSON; - is stdout")
+    check.add_argument("--html", metavar="PATH", help="write the report as a web page")
     check.set_defaults(run=_verify)
 
     train = commands.add_parser("train", help="train a forecaster of the next hour's temperature")
@@ -98,10 +99,12 @@ def _integer(text: str, lowest: int) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    _require("verify", "jax", "rich")
+    _require("verify", "jax", "rich", "latex2mathml")
     from reference import Report
 
     _require_writable(arguments.json)
+    _require_writable(arguments.html)
+    quiet = arguments.json == "-"
     started = time.perf_counter()
     reports = {}
     for title, groups in (
@@ -111,8 +114,12 @@ def _verify(arguments: argparse.Namespace) -> int:
         began = time.perf_counter()
         report = Report.of(_judged(groups, title))
         reports[title] = {"seconds": time.perf_counter() - began, **report.as_dict()}
-        _print_report(report, title, time.perf_counter() - began, quiet=arguments.json == "-")
-    passed = all(report["passed"] for report in reports.values())
+        _print_report(report, title, time.perf_counter() - began, quiet=quiet)
+    rows = equation_rows(arguments.cases, arguments.seed)
+    _print_equations(rows, quiet=quiet)
+    passed = all(report["passed"] for report in reports.values()) and not any(
+        row.status == "fails" for row in rows
+    )
     result = {
         "passed": passed,
         "cases": arguments.cases,
@@ -121,8 +128,13 @@ def _verify(arguments: argparse.Namespace) -> int:
         "seconds": time.perf_counter() - started,
         "versions": _versions("jax", "numpy"),
         "reports": reports,
+        "equations": [row.as_dict() for row in rows],
     }
     _write_json(arguments.json, result)
+    if arguments.html is not None:
+        from manual_bptt.page import page
+
+        _write_text(arguments.html, page(result))
     return 0 if passed else 1
 
 
@@ -176,6 +188,54 @@ def _judged(groups: list[tuple[str, list[Any]]], title: str) -> Iterator[Any]:
             yield from judge(candidate(LOSSES[loss]), problems)
 
     return _progress(results(), title, sum(len(problems) for _, problems in groups))
+
+
+def equation_rows(cases: int, seed: int) -> list[Any]:
+    """Return the verdict on each equation of the lab, over up to 300 problems of each exercise.
+
+    Those of Exercise 2 have one output. All are in float64: the equations are about real numbers,
+    and float64 shows the least of anything else.
+    """
+    from manual_bptt.equations import EQUATIONS, derivation
+    from reference import draw_problems, judge_equations
+
+    cases = min(cases, 300)
+    options: dict[str, Any] = {"dtype": "float64", "batched": False}
+    problems = [
+        *draw_problems(cases, seed, **options),
+        *draw_problems(cases, seed, **options, loss="last_step_squared_error", n_outputs=1),
+    ]
+    definitions = {e.number for e in EQUATIONS.values() if e.kind == "definition"}
+    return judge_equations(derivation, _progress(problems, "equations", len(problems)), definitions)
+
+
+def _print_equations(rows: list[Any], *, quiet: bool) -> None:
+    if quiet:
+        return
+    from rich.text import Text
+
+    from manual_bptt.equations import EQUATIONS
+
+    words = {"erratum": "erratum (corrected form holds)", "fails": "FAILS"}
+    styles = {"erratum": "yellow", "fails": "bold red"}
+    cells = [
+        (
+            str(row.number),
+            EQUATIONS[row.number].quantity,
+            Text(words.get(row.status, row.status), style=styles.get(row.status, "green")),
+            f"{row.worst_ratio:.3g}",
+            str(row.cases),
+        )
+        for row in rows
+    ]
+    count = {s: sum(row.status == s for row in rows) for s in ("erratum", "fails")}
+    sound = len(rows) - count["fails"]
+    note = (
+        f"equations: {sound} of {len(rows)} hold or define, {count['erratum']} of them only as"
+        f" corrected; {count['fails']} fail\n"
+    )
+    header = ("eq.", "quantity", "verdict", "error/tol.", "cases")
+    _print_table("the equations of Lab 9 against jax.grad and jax.jacobian", header, cells, note)
 
 
 def _print_report(report: Any, title: str, seconds: float, *, quiet: bool) -> None:
@@ -312,10 +372,14 @@ def _write_json(path: str | None, value: Any) -> None:
     if path == "-":
         sys.stdout.write(text)
     elif path is not None:
-        try:
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        _write_text(path, text)
+
+
+def _write_text(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _versions(*modules: str) -> dict[str, str]:
@@ -358,7 +422,7 @@ def _print_table(
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in header:
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "quantity")
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)

@@ -15,14 +15,14 @@ True
 37
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import diag, outer, tanh
 
-from manual_bptt.params import Array
+from manual_bptt.params import Array, Params
 from manual_bptt.validation import as_inputs, as_params, as_state, require_finite
 
 __all__ = ["EQUATIONS", "Equation", "Unrolled", "derivation", "evaluate", "literal", "unroll"]
@@ -67,7 +67,9 @@ class Equation:
 
     ``kind`` is ``"definition"``, ``"result"`` or ``"step"`` (of a derivation). ``sides`` are what
     stands to the right of each equals sign, as printed. Where that is false, ``corrected`` holds
-    the same with the error mended, ``corrected_latex`` its text and ``reason`` what was wrong.
+    the same with the error mended, ``corrected_latex`` its text, ``reason`` what was wrong, and
+    ``counterexample`` a smallest network that shows it: one input, unit and output, T steps (1 if
+    not given), and zeros but for the entries named (see ``smallest``).
     """
 
     number: int
@@ -79,6 +81,7 @@ class Equation:
     corrected: tuple[Side, ...] = ()
     corrected_latex: str = ""
     reason: str = ""
+    counterexample: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def exercise(self) -> int:
@@ -93,7 +96,8 @@ def equation(number: int, kind: str, quantity: str, steps: str, latex: str) -> R
     """Register the last member of an equation."""
 
     def register(side: Side) -> Side:
-        assert number not in EQUATIONS, f"two equations are numbered {number}"
+        if number in EQUATIONS:
+            raise ValueError(f"two equations are numbered {number}")
         EQUATIONS[number] = Equation(number, kind, quantity, steps, latex, (side,))
         side.__doc__ = f"Eq. {number}: {quantity} ({steps})."
         return side
@@ -113,14 +117,18 @@ def middle(number: int) -> Register:
     return register
 
 
-def erratum(number: int, latex: str, reason: str) -> Register:
-    """Register what the last member should be."""
+def erratum(number: int, latex: str, reason: str, **counterexample: float) -> Register:
+    """Register what the last member should be, and a network that tells the two apart."""
 
     def register(side: Side) -> Side:
         known = EQUATIONS[number]
         corrected = (*known.sides[:-1], side)
         EQUATIONS[number] = replace(
-            known, corrected=corrected, corrected_latex=latex, reason=reason
+            known,
+            corrected=corrected,
+            corrected_latex=latex,
+            reason=reason,
+            counterexample=counterexample,
         )
         side.__doc__ = f"Eq. {number}, corrected: {known.quantity} ({known.steps})."
         return side
@@ -310,6 +318,9 @@ def eq14_middle(s: Unrolled, t: int) -> Array:
     r" \operatorname{diag}\left(1 - {\mathbf{h}^{[t+1]}}^2\right)",
     "The derivative of tanh is taken at the pre-activation of step t + 1, so it is"
     " 1 minus the square of the state at t + 1, not at t.",
+    T=2,
+    W=1,
+    b=1,
 )
 def eq14_corrected(s: Unrolled, t: int) -> Array:
     return s.W.T @ diag(1 - s.h[t + 1] ** 2)
@@ -331,6 +342,10 @@ def eq15(s: Unrolled, t: int) -> Array:
     r" \mathcal{L} + \mathbf{W}^T \cdot \operatorname{diag}\left(1 - {\mathbf{h}^{[t+1]}}^2\right)"
     r" \cdot \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}",
     "It inherits the time index from Eq. 14, and so contradicts Eq. 5, which it is meant to show.",
+    T=2,
+    W=1,
+    b=1,
+    V=1,
 )
 def eq15_corrected(s: Unrolled, t: int) -> Array:
     return s.V.T @ s.dy[t] + s.W.T @ diag(1 - s.h[t + 1] ** 2) @ s.dh[t + 1]
@@ -503,6 +518,8 @@ def eq28_middle(s: Unrolled, t: int) -> Array:
     r" {\mathbf{h}^{[t-1]}}^{T}",
     "The gradient in the output stands where the gradient in the state belongs (compare Eq. 9)."
     " Unless there are as many outputs as hidden units, the product does not even exist.",
+    h0=1,
+    target=1,
 )
 def eq28_corrected(s: Unrolled, t: int) -> Array:
     return diag(1 - s.h[t] ** 2) @ outer(s.dh[t], s.h[t - 1])
@@ -539,6 +556,8 @@ def eq29_rows(s: Unrolled, t: int) -> Array:
     r" {\mathbf{x}^{[t]}}^{T}",
     "As in Eq. 28, the gradient in the output stands where the gradient in the state belongs"
     " (compare Eq. 10).",
+    x=1,
+    target=1,
 )
 def eq29_corrected(s: Unrolled, t: int) -> Array:
     return diag(1 - s.h[t] ** 2) @ outer(s.dh[t], s.x[t])
@@ -560,7 +579,13 @@ def eq30(s: Unrolled, t: int) -> Array:
     return (2 * (s.target[t] - s.y[t]) * s.V.T)[:, 0]
 
 
-@erratum(30, r"\nabla_{\mathbf{h}^{[\tau]}} \mathcal{L} = 2(y - \hat{y}) \mathbf{V}^T", SIGN)
+@erratum(
+    30,
+    r"\nabla_{\mathbf{h}^{[\tau]}} \mathcal{L} = 2(y - \hat{y}) \mathbf{V}^T",
+    SIGN,
+    V=1,
+    target=1,
+)
 def eq30_corrected(s: Unrolled, t: int) -> Array:
     return (2 * (s.y[t] - s.target[t]) * s.V.T)[:, 0]
 
@@ -582,7 +607,7 @@ def eq32(s: Unrolled, t: int) -> Array:
     return 2 * (s.target[t] - s.y[t])
 
 
-@erratum(32, r"\nabla_{\mathbf{c}} \mathcal{L} = 2(y - \hat{y})", SIGN)
+@erratum(32, r"\nabla_{\mathbf{c}} \mathcal{L} = 2(y - \hat{y})", SIGN, target=1)
 def eq32_corrected(s: Unrolled, t: int) -> Array:
     return 2 * (s.y[t] - s.target[t])
 
@@ -595,7 +620,13 @@ def eq33(s: Unrolled, t: int) -> Array:
     return 2 * (s.target[t] - s.y[t]) * s.h[t][None, :]
 
 
-@erratum(33, r"\nabla_{\mathbf{V}} \mathcal{L} = 2(y - \hat{y}) {\mathbf{h}^{[\tau]}}^{T}", SIGN)
+@erratum(
+    33,
+    r"\nabla_{\mathbf{V}} \mathcal{L} = 2(y - \hat{y}) {\mathbf{h}^{[\tau]}}^{T}",
+    SIGN,
+    b=1,
+    target=1,
+)
 def eq33_corrected(s: Unrolled, t: int) -> Array:
     return 2 * (s.y[t] - s.target[t]) * s.h[t][None, :]
 
@@ -634,6 +665,10 @@ def eq35_middle(s: Unrolled, t: int) -> Array:
     r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{W}^T \cdot \operatorname{diag}\left(1 -"
     r" {\mathbf{h}^{[t+1]}}^2\right) \cdot \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}",
     "The time index of Eq. 14 again; Eq. 31, which it is meant to show, has it right.",
+    T=2,
+    W=1,
+    b=1,
+    V=1,
 )
 def eq35_corrected(s: Unrolled, t: int) -> Array:
     return s.W.T @ diag(1 - s.h[t + 1] ** 2) @ s.dh[t + 1]
@@ -653,7 +688,7 @@ def eq36_middle(s: Unrolled, t: int) -> Array:
     return gradient(lambda c: s.V @ s.h[t] + c, s.c) @ s.dy[t]
 
 
-@erratum(36, r"\nabla_{\mathbf{c}} \mathcal{L} = 2(y - \hat{y})", SIGN)
+@erratum(36, r"\nabla_{\mathbf{c}} \mathcal{L} = 2(y - \hat{y})", SIGN, target=1)
 def eq36_corrected(s: Unrolled, t: int) -> Array:
     return 2 * (s.y[t] - s.target[t])
 
@@ -672,7 +707,13 @@ def eq37_middle(s: Unrolled, t: int) -> Array:
     return gradient(lambda V: dot(V, s.h[t]) + s.c, s.V) @ s.dy[t]
 
 
-@erratum(37, r"\nabla_{\mathbf{V}} \mathcal{L} = 2(y - \hat{y}) {\mathbf{h}^{[\tau]}}^{T}", SIGN)
+@erratum(
+    37,
+    r"\nabla_{\mathbf{V}} \mathcal{L} = 2(y - \hat{y}) {\mathbf{h}^{[\tau]}}^{T}",
+    SIGN,
+    b=1,
+    target=1,
+)
 def eq37_corrected(s: Unrolled, t: int) -> Array:
     return 2 * (s.y[t] - s.target[t]) * s.h[t][None, :]
 
@@ -729,6 +770,27 @@ def evaluate(side: Side, steps: str, s: Unrolled) -> Array:
         return side(s, s.tau)
     end = s.tau if steps == BEFORE_THE_LAST else s.tau + 1
     return np.stack([side(s, t) for t in range(1, end)])
+
+
+def smallest(equation: Equation) -> tuple[Params, Array, Array, Array]:
+    """Return (params, x, h0, target) of an erratum's counterexample."""
+    given = dict(equation.counterexample)
+    T = int(given.pop("T", 1))
+    shapes = {"W": (1, 1), "U": (1, 1), "b": (1,), "V": (1, 1), "c": (1,), "x": (T, 1), "h0": (1,)}
+    shapes["target"] = (T, 1) if equation.exercise == 1 else (1,)
+    arrays = {k: np.full(shape, float(given.pop(k, 0))) for k, shape in shapes.items()}
+    params = Params(*(arrays[k] for k in Params._fields))
+    return params, arrays["x"], arrays["h0"], arrays["target"]
+
+
+def demonstrate(equation: Equation) -> tuple[Unrolled, Array, Array]:
+    """Return an erratum's counterexample, unrolled, and its printed and corrected last members."""
+    s = unroll(*smallest(equation))
+    values = (
+        evaluate(form[-1], equation.steps, s) for form in (equation.sides, equation.corrected)
+    )
+    printed, corrected = (v.sum(axis=0) if equation.steps == SUM else v for v in values)
+    return s, printed, corrected
 
 
 def derivation(params: Any, x: Any, h0: Any, target: Any) -> dict[int, dict[str, list[Any]]]:

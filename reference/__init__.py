@@ -7,6 +7,7 @@ False
 """
 
 from reference.compare import assert_gradients_match, compare, judge
+from reference.equations import judge_equations
 from reference.gradients import gradients
 from reference.problems import Problem, draw_problems, random_problem
 from reference.report import Report
@@ -21,5 +22,6 @@ __all__ = [
     "forward",
     "gradients",
     "judge",
+    "judge_equations",
     "random_problem",
 ]

@@ -137,16 +137,26 @@ def random_problem(
 
 
 def draw_problems(
-    cases: int, seed: int, *, dtype: str, batched: bool, loss: Any = "squared_error"
+    cases: int,
+    seed: int,
+    *,
+    dtype: str,
+    batched: bool,
+    loss: Any = "squared_error",
+    n_outputs: int | None = None,
 ) -> Iterator[Problem]:
-    """Yield random problems; those of one seed are the first of any larger number of cases."""
+    """Yield random problems, of n_outputs outputs if that is given.
+
+    The problems of one seed are the first of those of any larger number of cases.
+    """
     rng = np.random.default_rng([seed, batched])
     # A callable loss is compiled once for each shape, so it meets four of them, not hundreds.
     few = [_draw_shape(rng, batched, STEPS[i]) for i in (0, 2, 3, 5)]
     for case in range(cases):
         any_steps = STEPS[rng.integers(len(STEPS))]
-        shape = few[case % 4] if callable(loss) else _draw_shape(rng, batched, any_steps)
+        shape = dict(few[case % 4]) if callable(loss) else _draw_shape(rng, batched, any_steps)
         regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
+        shape["O"] = n_outputs or shape["O"]
         number = int(rng.integers(2**32))
         yield random_problem(**shape, regime=regime, seed=number, dtype=dtype, loss=loss)
 

@@ -13,9 +13,10 @@ the smallest shape that fails, and printing it gives the line that reproduces it
 
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
-from reference.problems import LARGEST, REGIMES, STEPS, Problem, random_problem
+from reference.problems import LARGEST, REGIMES, STEPS, Parameters, Problem, random_problem
 
 
 def problems(
@@ -59,3 +60,28 @@ def problems(
         dtype=st.just(dtype),
         loss=st.just(loss),
     )
+
+
+@st.composite
+def whole_number_sequences(draw: st.DrawFn, *, last_step: bool = False, widest: int = 2) -> Problem:
+    """Draw a single sequence of at most three steps with entries from -2 to 2.
+
+    Entries are drawn one by one and shrink to 0, so that a counterexample shrinks to numbers that
+    can be checked by hand. D, H and O are at most widest; with last_step there is one output and a
+    target after the last step.
+    """
+    width = st.integers(1, widest)
+    T, D, H = draw(st.integers(1, 3)), draw(width), draw(width)
+    O = 1 if last_step else draw(width)
+
+    def array(*shape: int) -> np.ndarray:
+        size = int(np.prod(shape))
+        entries = draw(st.lists(st.integers(-2, 2), min_size=size, max_size=size))
+        return np.array(entries, float).reshape(shape)
+
+    params = Parameters(array(H, H), array(H, D), array(H), array(O, H), array(O))
+    x, h0, target = array(T, D), array(H), array(O) if last_step else array(T, O)
+    loss = "last_step_squared_error" if last_step else "squared_error"
+    given = {**params._asdict(), "x": x, "h0": h0, "target": target}
+    origin = ", ".join(f"{k} = {v.tolist()}" for k, v in given.items())
+    return Problem(params, x, h0, target, loss, origin)

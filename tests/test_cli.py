@@ -23,6 +23,8 @@ def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
     for report in result["reports"].values():
         assert {row["status"] for row in report["rows"]} == {"match"}
         assert all(0 < row["ratio"] <= 1 for row in report["rows"])
+    assert [row["number"] for row in result["equations"]] == list(range(1, 38))
+    assert {row["status"] for row in result["equations"]} == {"definition", "holds", "erratum"}
     random = result["reports"]["random problems"]["rows"]
     assert all(row["cases"] + row["undecided"] == 40 for row in random)
 
@@ -32,6 +34,7 @@ def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):
     assert main(["verify", "--cases", "8", "--dtype", "float32", "--json", str(path)]) == 0
     out = capsys.readouterr().out
     assert out.count("match") == 16
+    assert out.count("erratum (corrected form holds)") == 10
     assert "passed" in out
     assert json.loads(path.read_text())["dtype"] == "float32"
 

@@ -23,7 +23,8 @@ CORE = {
 LAYERS = CORE | {
     "training": {*CORE},
     "forecasting": {*CORE, "training"},
-    "cli": {*CORE, "training", "forecasting"},
+    "page": {"equations"},
+    "cli": {*CORE, "training", "forecasting", "page"},
     "__init__": {*CORE} - {"candidate", "equations"},
 }
 
@@ -69,10 +70,10 @@ def test_arrows_within_manual_bptt_point_one_way(path):
 @pytest.mark.parametrize("path", files("manual_bptt"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_manual_bptt_imports_numpy_alone_and_the_command_the_rest_when_needed(path):
     allowed = {"numpy", "manual_bptt"}
-    if layer(path) == "cli":
+    if layer(path) in ("cli", "page"):
         at_top = {n.split(".")[0] for n, top in imported(path).items() if top}
         assert at_top - set(sys.stdlib_module_names) <= allowed
-        allowed |= {"reference", "rich"}
+        allowed |= {"latex2mathml"} if layer(path) == "page" else {"reference", "rich"}
     assert outside(path) <= allowed
 
 

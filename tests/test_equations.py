@@ -1,0 +1,292 @@
+"""The 37 equations: each right-hand side against autodiff, each erratum against its accusation."""
+
+import importlib.util
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import find, given, settings
+from rounding import rounding_bounds
+
+import manual_bptt as mb
+import reference
+from manual_bptt import cli, equations
+from manual_bptt.equations import EQUATIONS, demonstrate, derivation, literal, smallest, unroll
+from manual_bptt.page import page
+from reference.equations import LEFT, judge_equations
+from reference.problems import Parameters, Problem
+from reference.strategies import problems, whole_number_sequences
+
+ROOT = Path(__file__).resolve().parents[1]
+NUMBERS = list(range(1, 38))
+ERRATA = [n for n, e in EQUATIONS.items() if e.corrected]
+DEFINITIONS = {n for n, e in EQUATIONS.items() if e.kind == "definition"}
+
+
+def drawn(cases=30):
+    """Return problems of both exercises."""
+    options = {"dtype": "float64", "batched": False}
+    first = reference.draw_problems(cases, 1, **options)
+    second = reference.draw_problems(
+        cases, 1, **options, loss="last_step_squared_error", n_outputs=1
+    )
+    return [*first, *second]
+
+
+def verdicts(changed=derivation, made=None):
+    rows = judge_equations(changed, drawn() if made is None else made, DEFINITIONS)
+    return {row.number: row for row in rows}
+
+
+def test_there_are_37_equations_in_the_code_the_check_and_the_report():
+    assert list(EQUATIONS) == NUMBERS
+    assert list(LEFT) == NUMBERS
+    assert [row.number for row in cli.equation_rows(2, 0)] == NUMBERS
+
+
+def test_every_function_bears_the_number_it_is_registered_under():
+    for n, e in EQUATIONS.items():
+        for side in (*e.sides, *e.corrected):
+            assert re.match(rf"eq{n}(_|$)", side.__name__)
+            assert side.__doc__.startswith(f"Eq. {n}")
+
+
+def test_every_equation_holds_or_defines_or_is_an_erratum_whose_corrected_form_holds():
+    for n, row in verdicts().items():
+        expected = "erratum" if n in ERRATA else "definition" if n in DEFINITIONS else "holds"
+        assert row.status == expected, row
+        assert row.worst_ratio <= 1
+        assert row.printed_holds == (n not in ERRATA)
+        assert row.corrected_holds == (True if n in ERRATA else None)
+        assert row.cases >= 20
+
+
+@settings(max_examples=40)
+@given(problems(batched=False))
+def test_no_equation_of_exercise_1_fails_on_any_problem(problem):
+    rows = verdicts(made=[problem])
+    assert all(rows[n].worst_ratio <= 1 for n in NUMBERS[:29] if rows[n].cases)
+
+
+@pytest.mark.parametrize("number", ERRATA)
+def test_a_corrected_form_flipped_to_the_printed_one_fails(number):
+    def flipped(*arguments):
+        found = derivation(*arguments)
+        if number in found:
+            found[number]["corrected"] = found[number]["printed"]
+        return found
+
+    rows = verdicts(flipped)
+    assert rows[number].status == "fails"
+    assert all(row.status != "fails" for n, row in rows.items() if n != number)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_member_that_is_off_by_one_part_in_ten_million_fails(number):
+    def wrong(*arguments):
+        found = derivation(*arguments)
+        for form in ("printed", "corrected"):
+            if found.get(number, {}).get(form):
+                *others, last = found[number][form]
+                found[number][form] = [*others, last if isinstance(last, Exception)
+                                       else last * (1 + 1e-7)]  # fmt: skip
+        return found
+
+    assert verdicts(wrong)[number].status == "fails"
+
+
+def test_an_accusation_without_ground_fails():
+    def accused(*arguments):
+        found = derivation(*arguments)
+        if 5 in found:
+            found[5]["corrected"] = found[5]["printed"]
+        return found
+
+    assert verdicts(accused)[5].status == "fails"
+
+
+def test_terms_are_compared_one_by_one_not_their_sum_alone():
+    def shuffled(*arguments):
+        found = derivation(*arguments)
+        if 9 in found:
+            found[9]["printed"] = [found[9]["printed"][0][::-1]]
+        return found
+
+    assert verdicts(shuffled)[9].status == "fails"
+
+
+def tells_them_apart(number, problem):
+    row = verdicts(made=[problem])[number]
+    return row.cases == 1 and not row.printed_holds and bool(row.corrected_holds)
+
+
+def as_problem(number):
+    params, x, h0, target = smallest(EQUATIONS[number])
+    loss = "squared_error" if number < 30 else "last_step_squared_error"
+    return Problem(Parameters(*params), x, h0, target, loss, f"the counterexample to Eq. {number}")
+
+
+def size(problem):
+    """Return how much there is to look at: sizes, then non-zero entries, then their magnitude."""
+    arrays = [*problem.params, problem.x, problem.h0, problem.target]
+    entries = np.concatenate([a.ravel() for a in arrays])
+    return sum(problem.sizes.values()), np.count_nonzero(entries), np.abs(entries).sum()
+
+
+@pytest.mark.parametrize("number", ERRATA)
+def test_hypothesis_finds_a_counterexample_and_none_smaller_than_the_documented_one(number):
+    documented = as_problem(number)
+    assert tells_them_apart(number, documented)
+    one_unit = whole_number_sequences(last_step=number >= 30, widest=1)
+    found = find(
+        one_unit,
+        lambda p: tells_them_apart(number, p),
+        settings=settings(max_examples=500, derandomize=True, deadline=None, database=None),
+    )
+    assert size(found) >= size(documented), f"Hypothesis found a smaller one: {found}"
+
+
+@pytest.mark.parametrize("number", [28, 29])
+def test_the_printed_product_does_not_exist_unless_there_are_as_many_outputs_as_units(number):
+    p = reference.random_problem(T=3, B=None, D=2, H=3, O=2, regime="critical", seed=0)
+    members = derivation(p.params, p.x, p.h0, p.target)[number]["printed"]
+    assert isinstance(members[-1], ValueError)
+    row = verdicts(made=[p])[number]
+    assert row.printed_ratio is None
+    assert row.status == "erratum"
+
+
+def test_the_numbers_of_eq_14_are_those_of_a_pocket_calculator():
+    _, printed, corrected = demonstrate(EQUATIONS[14])
+    h1 = np.tanh(1)
+    assert printed.item() == pytest.approx(1 - h1**2, rel=1e-14)
+    assert corrected.item() == pytest.approx(1 - np.tanh(h1 + 1) ** 2, rel=1e-14)
+
+
+def test_read_as_a_total_derivative_eq_17_counts_paths_twice():
+    p = reference.random_problem(T=4, B=None, D=2, H=3, O=2, regime="critical", seed=0)
+    s = unroll(p.params, p.x, p.h0, p.target)
+
+    def total(t):
+        def state(b):
+            h = np.broadcast_to(s.h[0], b.shape)
+            for k in range(1, t + 1):
+                h = np.tanh(equations.dot(s.W, h) + s.U @ s.x[k] + b)
+            return h
+
+        return equations.gradient(state, s.b)
+
+    meant = sum(equations.eq17_middle(s, t) for t in range(1, 5))
+    read = sum(total(t) @ s.dh[t] for t in range(1, 5))
+    db = mb.loss_and_gradients(mb.Params(*p.params), p.x, p.target, h0=p.h0)[1].b
+    assert np.allclose(meant, db, rtol=1e-12)
+    assert np.abs(read - db).max() > 0.1 * np.abs(db).max()
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "last_step_squared_error"])
+def test_the_literal_equations_are_a_third_route_that_equals_autodiff(loss):
+    report = reference.compare(literal, loss=loss, batched=False, cases=40)
+    assert report.passed, report
+    assert {row.status for row in report.rows} == {"match"}
+
+
+@given(problems(batched=False, regimes=("contracting", "linear", "saturated")))
+def test_the_literal_equations_and_the_fast_backward_agree(problem):
+    p = problem
+    _, fast = mb.loss_and_gradients(mb.Params(*p.params), p.x, p.target, h0=p.h0)
+    slow = literal(p.params, p.x, p.h0, p.target)
+    h, y = unroll(p.params, p.x, p.h0, p.target)[6:8]
+    dy = 2 * (y[1:] - p.target)
+    bounds = rounding_bounds(p.params, p.x, p.h0, dy)
+    # dy is computed on both sides as well: its error moves every gradient in proportion.
+    moved = rounding_bounds(p.params, p.x, p.h0, np.abs(dy) + np.abs(p.target) + 1)
+    for k, bound in bounds.items():
+        assert (np.abs(getattr(fast, k) - slow[k]) <= 2 * bound + 8 * moved[k]).all(), k
+    assert h.shape == slow["h"].shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.ones((5, 2, 3))}, "x has shape (5, 2, 3); expected (T, D): one sequence"),
+        ({"target": np.ones((4, 2))}, "target has shape (4, 2); expected (T, O) = (5, 2) or (O,)"),
+        ({"target": np.full((5, 2), np.nan)}, "target holds nan"),
+    ],
+)
+def test_unroll_refuses(change, message):
+    arguments = {"params": mb.init_params(3, 4, 2, rng=0), "x": np.ones((5, 3)), "h0": None}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        unroll(**{**arguments, "target": np.ones((5, 2)), **change})
+
+
+def test_two_equations_cannot_have_one_number():
+    with pytest.raises(ValueError, match="two equations are numbered 5"):
+        equations.equation(5, "result", "another", "every t", "")(lambda s, t: s.h[t])
+
+
+def test_the_page_of_errata_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("errata", ROOT / "docs" / "errata.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run docs/errata.py"
+
+
+class Tags(HTMLParser):
+    """Collect the tags and attributes of a page, and check that tags are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.open = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def result():
+    rows = {"gradient": "W", "status": "match", "ratio": 0.1, "cases": 3, "worst_sizes": {"T": 1}}
+    return {
+        "passed": True, "cases": 4, "seed": 0, "dtype": "float64", "seconds": 1.0,
+        "versions": {"numpy": "2"}, "reports": {"random problems": {"rows": [rows], "notes": []}},
+        "equations": [row.as_dict() for row in cli.equation_rows(6, 0)],
+    }  # fmt: skip
+
+
+def test_the_web_page_shows_every_equation_and_needs_nothing_from_outside(result):
+    text = page(result)
+    parser = Tags()
+    parser.feed(text)
+    assert not parser.open
+    assert parser.tags.count("math") == 37 + len(ERRATA)
+    assert parser.tags.count("section") == 37
+    assert not {"script", "img", "iframe", "object"} & set(parser.tags)
+    outside = [v for k, v in parser.attributes if k in ("src", "href") and v != "data:,"]
+    assert not outside
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "\\" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S)  # no LaTeX left over
+
+
+def test_the_web_page_says_when_something_fails(result):
+    bad = [{**row, "status": "fails", "worst_ratio": 1e9} if row["number"] == 9 else row
+           for row in result["equations"]]  # fmt: skip
+    text = page({**result, "passed": False, "equations": bad})
+    assert "It fails." in text
+    assert "1 fail" in text
+    assert '<section class="card fails" id="eq-9">' in text
+
+
+def test_verify_fails_when_a_corrected_form_is_wrong(monkeypatch, capsys):
+    wrong = replace(EQUATIONS[14], corrected=EQUATIONS[14].sides)
+    monkeypatch.setitem(EQUATIONS, 14, wrong)
+    assert cli.main(["verify", "--cases", "12"]) == 1
+    assert "FAILS" in capsys.readouterr().out
