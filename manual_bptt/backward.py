@@ -111,12 +111,13 @@ def run_backward(params: Params, trace: Trace, dy: Array, dh_last: Array) -> Gra
     """Eqs. 4-10 on arguments that are known to be good."""
     x, h = trace.x, trace.h
     da, dh0 = _recursion(params, h, dy, dh_last, dh=repeat(np.empty_like(dh_last)))
+    over_time = np.ones(len(rows(da)), da.dtype)  # and the batch; rounds less than .sum(axis=0)
     return Gradients(
         W=rows(da).T @ rows(h[:-1]),  # Eq. 9
         U=rows(da).T @ rows(x),  # Eq. 10
-        b=rows(da).sum(axis=0),  # Eq. 7
+        b=over_time @ rows(da),  # Eq. 7
         V=rows(dy).T @ rows(h[1:]),  # Eq. 8
-        c=rows(dy).sum(axis=0),  # Eq. 6
+        c=over_time @ rows(dy),  # Eq. 6
         x=(rows(da) @ params.U).reshape(x.shape),
         h0=dh0,
     )
@@ -148,7 +149,8 @@ def _checked(
     params = as_params(params, check_finite=check_finite)
     if not all(hasattr(trace, name) for name in Trace._fields):
         raise TypeError(f"trace is a {type(trace).__name__}; expected what forward returned")
-    x = np.ascontiguousarray(as_inputs(params, trace.x, check_finite=check_finite))
+    x = as_inputs(params, trace.x, check_finite=check_finite, name="trace.x")
+    x = np.ascontiguousarray(x)
     T, *batch = x.shape[:-1]
     h = as_array("trace.h", trace.h, params.W.dtype)
     meaning = "(T+1, B, H)" if batch else "(T+1, H)"

@@ -75,6 +75,7 @@ def run_forward(params: Params, x: Array, h0: Array) -> Trace:
     h[0] = h0
     np.matmul(rows(x), U.T, out=rows(h[1:]))  # h[t] holds U x[t] for now,
     h[1:] += b  # then U x[t] + b
+    _mark_overflow(W, h)
     Wt = np.ascontiguousarray(W.T)
     Wh = np.empty_like(h[0])
     for h_before, h_now in pairwise(h):
@@ -85,6 +86,23 @@ def run_forward(params: Params, x: Array, h0: Array) -> Trace:
     np.matmul(rows(h[1:]), V.T, out=rows(y))
     y += c  # Eq. 2
     return Trace(x, h, y)
+
+
+def _mark_overflow(W: Array, h: Array) -> None:
+    """Set to NaN what has overflowed, or may: tanh would make a plausible 1 of an infinity.
+
+    h[1:] holds U x[t] + b. In ``W h``, where the magnitudes of a row's terms add up to infinity, so
+    may a partial sum of terms that cancel.
+    """
+    inputs = h[1:]
+    finite = np.isfinite(inputs)
+    if not finite.all():
+        inputs[~finite] = np.nan
+    largest = max(1.0, float(np.abs(h[0]).max()))
+    with np.errstate(over="ignore"):
+        reach = np.abs(W).sum(axis=1) * W.dtype.type(largest)
+    if not np.isfinite(reach).all():
+        inputs[...] = np.nan
 
 
 def rows(array: Array) -> Array:

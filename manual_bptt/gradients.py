@@ -1,7 +1,7 @@
 """A loss and all its gradients in one call: Eqs. 1-3 forward, Eqs. 4-10 backward."""
 
-from collections.abc import Callable
-from inspect import signature
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def loss_and_gradients(
     weights : array_like, optional
         Passed on to the loss.
     check_finite : bool
-        Whether to look for NaN and infinity in x, h0 and the parameters.
+        Whether to look for NaN and infinity in the arguments; passed on to a loss that takes it.
 
     Raises
     ------
@@ -62,23 +62,34 @@ def loss_and_gradients(
     >>> bool(smaller < loss)
     True
     """
+    if not callable(loss):
+        raise TypeError(f"loss is {loss!r}; expected a function (y, target) -> (value, dy)")
     params = as_params(params, check_finite=check_finite)
     x = as_inputs(params, x, check_finite=check_finite)
     h0 = as_state("h0", h0, params, x.shape[1:-1], check_finite=check_finite)
     trace = run_forward(params, x, h0)
-    options = {} if weights is None else {"weights": _accepted(loss, weights)}
-    result = loss(trace.y, target, **options)
+    result = loss(trace.y, target, **_options(loss, weights, check_finite))
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"loss returned a {type(result).__name__}; expected a pair (value, dy)")
     value, dy = result
-    dy = as_outputs("dy", dy, params, x, check_finite=check_finite)
+    dy = as_outputs("dy, from the loss,", dy, params, x, check_finite=check_finite)
     return value, run_backward(params, trace, dy, np.zeros_like(h0))
 
 
-def _accepted(loss: Loss, weights: Any) -> Any:
-    """Return weights if the loss takes them."""
-    parameters = signature(loss).parameters.values()
-    if any(p.name == "weights" or p.kind is p.VAR_KEYWORD for p in parameters):
-        return weights
-    name = getattr(loss, "__name__", repr(loss))
-    raise TypeError(f"weights was given, but the loss {name} takes none")
+def _options(loss: Loss, weights: Any, check_finite: bool) -> dict[str, Any]:
+    """Return the keyword arguments of the loss: weights, and check_finite where it is False."""
+    if weights is None and check_finite:
+        return {}
+    parameters: Mapping[str, Parameter]
+    try:
+        parameters = signature(loss).parameters
+    except ValueError:  # some built-in functions have no signature
+        parameters = {}
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if weights is not None and not (anything or "weights" in parameters):
+        name = getattr(loss, "__name__", repr(loss))
+        raise TypeError(f"weights was given, but the loss {name} takes none")
+    options = {} if weights is None else {"weights": weights}
+    if not check_finite and "check_finite" in parameters:
+        options["check_finite"] = False
+    return options

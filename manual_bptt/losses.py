@@ -120,7 +120,7 @@ def _sum_of_squares(error: Array) -> tuple[Any, Array]:
 def _outputs(y: Any, check_finite: bool) -> Array:
     y = as_array("y", y)
     kind = np.dtype(np.float64) if y.dtype.kind in "iub" else floating_dtype("y", y.dtype)
-    y = np.ascontiguousarray(y, kind)
+    y = y.astype(kind, copy=False)
     if y.ndim not in (2, 3) or 0 in y.shape:
         raise ValueError(f"y has shape {y.shape}; expected (T, O) or (T, B, O), no axis empty")
     return require_finite("y", y) if check_finite else y

@@ -89,8 +89,12 @@ def init_params(
         _size(name, n)
         for name, n in (("n_inputs", n_inputs), ("n_hidden", n_hidden), ("n_outputs", n_outputs))
     )
-    kind = floating_dtype("dtype", np.dtype(dtype))
-    rng = np.random.default_rng(rng)
+    try:
+        kind = floating_dtype("dtype", np.dtype(dtype))
+    except TypeError:
+        message = f"dtype is {dtype!r}; expected float32, float64 or a wider floating type"
+        raise TypeError(message) from None
+    rng = _generator(rng)
     Q, R = np.linalg.qr(rng.standard_normal((H, H)))
     W = Q * np.where(np.diag(R) < 0, -1.0, 1.0)  # with this sign Q is uniform (Mezzadri, 2007)
     U = rng.standard_normal((H, D)) / np.sqrt(D)
@@ -103,6 +107,14 @@ def floating_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind not in "fc" or dtype.itemsize < 4:
         raise TypeError(f"{name} is {dtype}; expected float32, float64 or a wider floating type")
     return dtype.newbyteorder("=")
+
+
+def _generator(rng: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        message = f"rng is {rng!r}; expected an int of at least 0, a Generator or None"
+        raise TypeError(message) from None
 
 
 def _size(name: str, value: int) -> int:

@@ -17,11 +17,12 @@ Shape = tuple[int, ...]
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Return value as an array of numbers, cast to dtype where one is given."""
-    if isinstance(value, np.ma.MaskedArray):
+    parts = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
         raise TypeError(f"{name} is a masked array; expected plain numbers (use .filled())")
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever the object raises when it is asked for its numbers
         raise ValueError(f"{name} is not an array: {error}") from None
     if array.dtype.kind not in "fiubc":
         raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
@@ -86,18 +87,20 @@ def _require_parameter_shapes(params: Params) -> None:
     require_shape("params.c", params.c, (len(V),), "(O,)")
 
 
-def as_inputs(params: Params, x: Any, *, check_finite: bool) -> Array:
+def as_inputs(params: Params, x: Any, *, check_finite: bool, name: str = "x") -> Array:
     """Return x as (T, D) or (T, B, D) in the dtype of params."""
-    x = as_array("x", x, params.W.dtype)
+    x = as_array(name, x, params.W.dtype)
     D = params.U.shape[1]
     if x.ndim not in (2, 3) or x.shape[-1] != D:
         raise ValueError(
-            f"x has shape {x.shape}; expected (T, D) or (T, B, D) with D = {D}, "
+            f"{name} has shape {x.shape}; expected (T, D) or (T, B, D) with D = {D}, "
             "the number of columns of params.U"
         )
     if 0 in x.shape:
-        raise ValueError(f"x has shape {x.shape}; expected at least one time step and one sequence")
-    return require_finite("x", x) if check_finite else x
+        raise ValueError(
+            f"{name} has shape {x.shape}; expected at least one time step and one sequence"
+        )
+    return require_finite(name, x) if check_finite else x
 
 
 def as_state(name: str, value: Any, params: Params, batch: Shape, *, check_finite: bool) -> Array:

@@ -58,6 +58,7 @@ BAD_FORWARD = [
     ({"x": [[1.0, 2.0, 3.0], [1.0]]}, ValueError, "x is not an array"),
     ({"x": X + 1j}, TypeError, "x is complex; expected real numbers"),
     ({"x": np.ma.masked_less(X, 2)}, TypeError, "x is a masked array"),
+    ({"x": [np.ma.masked_less(np.ones(3), 2)] * 5}, TypeError, "x is a masked array"),
     ({"x": None}, TypeError, "x has dtype object"),
     ({"h0": np.ones(4)}, ValueError, "h0 has shape (4,); expected (B, H) = (6, 4)"),
     ({"x": X[:, 0], "h0": np.ones((1, 4))}, ValueError,
@@ -78,6 +79,7 @@ def test_forward_refuses(arguments, error, message):
 
 BAD_LOSS = [
     (mb.squared_error, (np.ones(5), np.ones(5)), ValueError, "y has shape (5,); expected (T, O)"),
+    (mb.squared_error, (1.0, 1.0), ValueError, "y has shape (); expected (T, O)"),
     (mb.squared_error, (np.ones((0, 2)), np.ones((0, 2))), ValueError, "no axis empty"),
     (mb.squared_error, (DY, TARGET[..., 0]), ValueError,
      "target has shape (5, 6); expected (T, B, O) = (5, 6, 2)"),
@@ -111,6 +113,7 @@ BAD_BACKWARD = [
      "trace.h has shape (5, 6, 4); expected (T+1, B, H) = (6, 6, 4)"),
     ({"trace": TRACE._replace(h=with_nan(TRACE.h))}, ValueError, "trace.h holds nan"),
     ({"params": mb.init_params(3, 5, 2, rng=0)}, ValueError, "trace.h has shape (6, 6, 4)"),
+    ({"trace": TRACE._replace(x=X[0, 0])}, ValueError, "trace.x has shape (3,)"),
     ({"dy": DY[:-1]}, ValueError, "dy has shape (4, 6, 2); expected (T, B, O) = (5, 6, 2)"),
     ({"dy": DY[..., :1]}, ValueError, "dy has shape (5, 6, 1)"),
     ({"dy": with_nan(DY)}, ValueError, "dy holds nan"),
@@ -132,9 +135,13 @@ def test_backward_refuses(function, arguments, error, message):
 BAD_CALLS = [
     ({"weights": np.ones(5), "loss": mb.last_step_squared_error}, TypeError,
      "weights was given, but the loss last_step_squared_error takes none"),
+    ({"loss": None}, TypeError, "loss is None; expected a function (y, target)"),
+    ({"loss": "squared_error"}, TypeError, "loss is 'squared_error'; expected a function"),
+    ({"loss": min, "weights": np.ones(5)}, TypeError, "the loss min takes none"),
     ({"loss": lambda y, target: 0.0}, TypeError, "loss returned a float; expected a pair"),
-    ({"loss": lambda y, target: (0.0, y[0])}, ValueError, "dy has shape (6, 2)"),
-    ({"loss": lambda y, target: (0.0, np.full_like(y, np.nan))}, ValueError, "dy holds nan"),
+    ({"loss": lambda y, target: (0.0, y[0])}, ValueError, "dy, from the loss, has shape (6, 2)"),
+    ({"loss": lambda y, target: (0.0, np.full_like(y, np.nan))}, ValueError,
+     "dy, from the loss, holds nan"),
     ({"h0": np.ones(3)}, ValueError, "h0 has shape (3,)"),
 ]  # fmt: skip
 
@@ -160,7 +167,13 @@ def test_init_params_refuses(arguments, error, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.dtype("U3")])
+@pytest.mark.parametrize("rng", [-1, "a", 1.5])
+def test_init_params_refuses_an_rng_that_is_none(rng):
+    with pytest.raises(TypeError, match=r"rng is .*; expected an int of at least 0, a Generator"):
+        mb.init_params(3, 4, 2, rng=rng)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.dtype("U3"), "foo"])
 def test_init_params_refuses_a_dtype_that_cannot_hold_gradients(dtype):
     with pytest.raises(TypeError, match=r"dtype is .*; expected float32, float64"):
         mb.init_params(3, 4, 2, dtype=dtype)

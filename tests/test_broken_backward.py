@@ -13,12 +13,16 @@ import reference
 BREAKS = {
     "W for W transposed": ("da_now.dot(W, carried)", "da_now.dot(W.T, carried)", "W U b x h0 h"),
     "h[t] for h[t-1] in dW": ("rows(da).T @ rows(h[:-1])", "rows(da).T @ rows(h[1:])", "W"),
-    "the first step left out of db": ("rows(da).sum(axis=0)", "rows(da[1:]).sum(axis=0)", "b"),
+    "the first step left out of db": (
+        "over_time @ rows(da)", "over_time[: -len(dh_last)] @ rows(da[1:])", "b",
+    ),
     "1 - h for 1 - h**2": ("slope = h[1:] * h[1:]", "slope = h[1:] * 1", "W U b x h0 h"),
     "half of dV": ("V=rows(dy).T @ rows(h[1:])", "V=rows(dy).T @ rows(h[1:]) / 2", "V"),
     "h[t-1] for h[t] in dV": ("rows(dy).T @ rows(h[1:])", "rows(dy).T @ rows(h[:-1])", "V"),
-    "mean for sum in dc": ("c=rows(dy).sum(axis=0)", "c=rows(dy).mean(axis=0)", "c"),
-    "the last step left out of dc": ("c=rows(dy).sum", "c=rows(dy[:-1]).sum", "c"),
+    "mean for sum in dc": ("over_time @ rows(dy)", "over_time / len(over_time) @ rows(dy)", "c"),
+    "the last step left out of dc": (
+        "over_time @ rows(dy)", "over_time[: -len(dh_last)] @ rows(dy[:-1])", "c",
+    ),
     "x left out of the chain": ("(rows(da) @ params.U)", "(rows(da) @ -params.U)", "x"),
     "dU with the steps reversed": ("rows(da).T @ rows(x)", "rows(da).T @ rows(x[::-1])", "U"),
     "V' dy left out of the carry": (

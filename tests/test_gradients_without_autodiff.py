@@ -119,5 +119,5 @@ def test_hidden_gradients_agree_with_backward(problem):
     trace = mb.forward(p, problem.x, problem.h0)
     grads, dh = mb.backward(p, trace, dy), mb.hidden_gradients(p, trace, dy)
     assert np.array_equal(dh[0], grads.h0)
-    da = (1 - trace.h[1:] ** 2) * dh[1:]
-    assert np.array_equal(da.reshape(-1, len(p.b)).sum(0), grads.b)  # Eq. 7, bit for bit
+    da = ((1 - trace.h[1:] ** 2) * dh[1:]).reshape(-1, len(p.b))
+    assert np.array_equal(np.ones(len(da)) @ da, grads.b)  # Eq. 7, bit for bit

@@ -100,3 +100,34 @@ def test_overflow_gives_infinity_or_an_error_never_a_plausible_number():
     with np.errstate(all="ignore"):
         grads = mb.backward(huge, mb.forward(huge, x, h0), dy * np.float32(1e8))
     assert not np.isfinite(grads.b).all()
+
+
+def test_overflow_inside_a_sum_is_not_hidden_by_tanh():
+    """The terms cancel to 0, but their partial sums overflow: tanh of that is a plausible 1."""
+    big = 1.5e308
+    params = mb.Params(*(np.full(s, v) for s, v in zip(
+        [(1, 1), (1, 4), (1,), (1, 1), (1,)], [0.0, 1.0, 0.0, 1.0, 0.0], strict=True)))  # fmt: skip
+    with np.errstate(all="ignore"):
+        for x in ([[big, big, -big, -big]], np.tile([[[big, big, -big, -big]]], (2, 3, 1))):
+            h = mb.forward(params, x).h[1:]
+            assert np.isnan(h).all() or (h == 0).all()
+        wide = mb.init_params(1, 4, 1, rng=0)
+        wide = wide._replace(W=np.array([[big, big, -big, -big]] * 4))
+        h = mb.forward(wide, np.zeros((2, 1)), np.full(4, 1.0)).h[1:]
+        assert np.isnan(h).all()
+
+
+def test_check_finite_false_reaches_the_loss():
+    params, x, h0, target = problem()
+    loss, grads = mb.loss_and_gradients(params, x, target * np.nan, h0=h0, check_finite=False)
+    assert np.isnan(loss)
+    assert np.isnan(grads.W).all()
+
+
+def test_sums_over_very_many_sequences_do_not_stall_in_float32():
+    n = 2**24 + 2**20  # beyond 2**24, adding 1 to a float32 changes nothing
+    zeros = (np.zeros(s, np.float32) for s in [(1, 1), (1, 1), (1,), (1, 1), (1,)])
+    trace = mb.Trace(np.zeros((1, n, 1), np.float32), np.zeros((2, n, 1), np.float32), None)
+    dy = np.ones((1, n, 1), np.float32)
+    grads = mb.backward(mb.Params(*zeros), trace, dy, check_finite=False)
+    assert grads.c[0] == n
