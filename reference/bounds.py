@@ -8,10 +8,10 @@ tanh and on every derivative of tanh (Monte-Carlo arithmetic; Parker, 1997). The
 rounding of the sums over time and batch, which Higham (2002, section 3.1) bounds by gamma_n times
 the sum of magnitudes. Hence, with gamma_n = n u / (1 - n u),
 
-    tolerance = 8 max |perturbed - plain| + 2 gamma_n sum |terms| + n tiny
+    tolerance = 8 max |perturbed - plain| + 2 gamma_n sum |terms| + 64 n tiny
 
-with the largest of 8 perturbed runs, u the unit roundoff of the candidate's dtype, and n tiny for
-results so small that they are flushed to zero. Where the tolerance exceeds a thousandth of the
+with the largest of 8 perturbed runs, u the unit roundoff of the candidate's dtype, and 64 n tiny
+for results so small that they are flushed to zero. Where the tolerance exceeds a thousandth of the
 gradient, the problem proves nothing.
 """
 
@@ -123,7 +123,7 @@ def truth_and_tolerance(
 
     def tolerance(k: str) -> Any:
         n = terms[k]
-        return MULTIPLE * deviation[k] + 2 * n * u / (1 - n * u) * sizes[k] + n * tiny
+        return MULTIPLE * deviation[k] + 2 * n * u / (1 - n * u) * sizes[k] + 64 * n * tiny
 
     return {k: (plain[k], tolerance(k)) for k in GRADIENTS}
 

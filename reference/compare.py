@@ -5,13 +5,14 @@ namedtuple with any of the gradients ``W U b V c x h0 h``, where ``h`` is the gr
 state, (T+1, H) or (T+1, B, H). ``manual_bptt`` is judged as one more candidate.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from reference.bounds import PROVES, over_tolerance
-from reference.gradients import GRADIENTS, Loss, named_loss
+from reference.gradients import GRADIENTS, Loss
 from reference.oracle import Answer, answers
 from reference.problems import Parameters, Problem, draw_problems
 from reference.report import Report, Verdict
@@ -58,7 +59,7 @@ def compare(
     TypeError
         If candidate is not callable.
     ValueError
-        If cases is below 1, or loss or dtype is none of those above.
+        If cases, seed, dtype, batched or loss is none of those above.
 
     Examples
     --------
@@ -74,11 +75,13 @@ def compare(
     """
     if not callable(candidate):
         raise TypeError(f"candidate is a {type(candidate).__name__}; expected a function")
-    if cases < 1:
-        raise ValueError(f"cases is {cases}; expected at least 1")
+    for name, value, least in (("cases", cases, 1), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
+    if not isinstance(batched, bool):
+        raise ValueError(f"batched is {batched!r}; expected True or False")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
-    named_loss(loss)
     problems = draw_problems(cases, seed, dtype=dtype, batched=batched, loss=loss)
     return Report.of(judge(candidate, problems))
 
@@ -94,11 +97,14 @@ def assert_gradients_match(
 ) -> None:
     """Raise AssertionError with the report's text unless the candidate passes ``compare``.
 
-    Arguments are those of ``compare``.
+    Arguments are those of ``compare``. What the report notes without failing the candidate, such as
+    writing to inputs, becomes a warning.
     """
     report = compare(candidate, loss=loss, cases=cases, seed=seed, dtype=dtype, batched=batched)
     if not report.passed:
         raise AssertionError(f"gradients do not match autodiff\n{report}")
+    for note in report.notes:
+        warnings.warn(note, stacklevel=2)
 
 
 def judge(
@@ -113,11 +119,10 @@ def judge(
             yield [_verdict(k, returned.get(k), answer) for k in GRADIENTS], notes
 
 
-def _call(candidate: Candidate, problem: Problem) -> tuple[Mapping[str, Any] | str, list[str]]:
-    """Return what the candidate returned, or why there is nothing, and notes on its manners."""
-    p = problem.params
+def _call(candidate: Candidate, problem: Problem) -> tuple[dict[str, Any] | str, list[str]]:
+    """Return {gradient: array, or what else it is}, or why there is nothing; and notes."""
     originals = {
-        **{k: getattr(p, k) for k in Parameters._fields},
+        **problem.params._asdict(),
         "x": problem.x,
         "h0": problem.h0,
         "target": problem.target,
@@ -125,21 +130,15 @@ def _call(candidate: Candidate, problem: Problem) -> tuple[Mapping[str, Any] | s
     copies = {k: a.copy() for k, a in originals.items()}
     params = Parameters(*(copies[k] for k in Parameters._fields))
     try:
-        returned = candidate(params, copies["x"], copies["h0"], copies["target"])
-        gradients = _as_mapping(returned)
-    except Exception as error:  # a candidate is a stranger's code
-        return f"{type(error).__name__}: {error}", []
-    notes = [
+        returned = _as_mapping(candidate(params, copies["x"], copies["h0"], copies["target"]))
+        gradients = {k: _as_real(returned[k]) for k in GRADIENTS if returned.get(k) is not None}
+        notes = _notes_on(returned, gradients, problem)
+    except (Exception, SystemExit) as error:  # a candidate is a stranger's code
+        return _in_words(error), []
+    notes += [
         f"the candidate writes to its input {k}"
         for k, original in originals.items()
         if not np.array_equal(copies[k], original)
-    ]
-    notes += [
-        f"{k} came as {dtype}, though the problem is {problem.dtype}"
-        for k, value in gradients.items()
-        if k in GRADIENTS
-        and value is not None
-        and (dtype := getattr(value, "dtype", problem.dtype)) != problem.dtype
     ]
     return gradients, notes
 
@@ -160,42 +159,72 @@ def _as_mapping(returned: Any) -> Mapping[str, Any]:
     return returned
 
 
-def _verdict(name: str, returned: Any, answer: Answer) -> Verdict:
+def _as_real(returned: Any) -> np.ndarray | str:
+    """Return one gradient as an array of real numbers, or what it is instead."""
+    if isinstance(returned, np.ma.MaskedArray):
+        return "a masked array"
+    try:
+        value = np.array(returned)
+    except Exception as error:  # such as a tensor that keeps its graph
+        return _in_words(error)
+    return value if value.dtype.kind in "fiu" else f"an array of {value.dtype}"
+
+
+def _notes_on(
+    returned: Mapping[str, Any], gradients: Mapping[str, Any], problem: Problem
+) -> list[str]:
+    """Return what is odd about the names and dtypes that a candidate returns."""
+    notes = [
+        f"{k!r} is not the name of a gradient, and was not looked at"
+        for k in returned
+        if k not in GRADIENTS
+    ]
+    return notes + [
+        f"{k} came as {value.dtype}, though the problem is {problem.dtype}"
+        for k, value in gradients.items()
+        if isinstance(value, np.ndarray) and value.dtype != problem.dtype
+    ]
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an error that cannot even be printed
+        return type(error).__name__
+
+
+def _verdict(name: str, value: np.ndarray | str | None, answer: Answer) -> Verdict:
     """Judge one gradient of one problem."""
     problem, (truth, tolerance) = answer.problem, answer.truth[name]
-    if returned is None:
-        return Verdict(name, "not returned", problem)
-    value = _as_real(returned)
     if value is None:
-        return Verdict(name, "raised", problem, detail="not an array of real numbers")
+        return Verdict(name, "not returned", problem)
+    if isinstance(value, str):
+        detail = f"expected an array of real numbers, got {value}"
+        return Verdict(name, "raised", problem, detail=detail)
     if value.shape != truth.shape:
-        return Verdict(
-            name, "wrong shape", problem, detail=f"shape {value.shape}, expected {truth.shape}"
-        )
-    scale = float(np.abs(truth).max())
-    representable = scale < float(np.finfo(problem.dtype).max) * 1e-6
-    if not (representable and tolerance.max() <= PROVES * scale + np.finfo(problem.dtype).tiny):
+        detail = f"shape {value.shape}, expected {truth.shape}"
+        return Verdict(name, "wrong shape", problem, detail=detail)
+    scale, info = float(np.abs(truth).max()), np.finfo(problem.dtype)
+    if not scale < float(info.max) * 1e-6:  # autodiff is not finite, or the candidate need not be
         return Verdict(name, "nothing proved", problem)
     if not np.isfinite(value).all():
         bad = value[~np.isfinite(value)][0]
         return Verdict(name, "non-finite", problem, detail=f"{bad} where autodiff is finite")
+    if tolerance.max() > PROVES * scale + float(info.tiny) / info.eps:
+        return Verdict(name, "nothing proved", problem)
+    return _measured(name, value.astype(np.float64), answer, scale)
+
+
+def _measured(name: str, value: np.ndarray, answer: Answer, scale: float) -> Verdict:
+    """Judge one gradient by its error, entry by entry."""
+    truth, tolerance = answer.truth[name]
     errors = np.abs(value - truth)
     ratios = over_tolerance(errors, tolerance)
-    ratio = float(ratios.max())
-    largest = float(errors.max())
+    ratio, largest = float(ratios.max()), float(errors.max())
     relative = largest / scale if scale > 0 else float(largest > 0)
     status = "match" if ratio <= 1 else "mismatch"
     step = _first_wrong_step(name, ratios)
-    return Verdict(name, status, problem, ratio, largest, relative, step)
-
-
-def _as_real(returned: Any) -> np.ndarray | None:
-    """Return what a candidate returned as float64, or None if it does not hold real numbers."""
-    try:
-        value = np.asarray(returned)
-        return value.astype(np.float64) if value.dtype.kind in "fiu" else None
-    except (TypeError, ValueError):
-        return None
+    return Verdict(name, status, answer.problem, ratio, largest, relative, step)
 
 
 def _first_wrong_step(name: str, ratios: np.ndarray) -> int | None:

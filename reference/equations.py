@@ -103,7 +103,7 @@ LEFT = {
 def quantities(variables: Any, arguments: Any, errors: Any) -> Quantities:
     """Return what autodiff knows of one sequence, with an error in every operation.
 
-    variables and arguments are those of ``oracle.padded``, with a batch axis of length 1.
+    variables and arguments are those of ``oracle.padded``; the sequence is the first of the batch.
     """
     params, x, h0, _ = variables
     x, h0, target, weights = x[:, 0], h0[0], arguments[0][:, 0], arguments[1][:, 0]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reference.rnn import Probes, initial_state, parameters, run, zero_probes
+from reference.rnn import Probes, arguments, as_real, require_shape, run, zero_probes
 
 GRADIENTS = ("W", "U", "b", "V", "c", "x", "h0", "h")
 Loss = str | Callable[[Any, Any], Any]
@@ -68,7 +68,7 @@ def gradients(
     Raises
     ------
     ValueError
-        If loss is an unknown name, or weights come with a loss that takes none.
+        If shapes disagree, loss is an unknown name, or weights come with a loss that takes none.
 
     Examples
     --------
@@ -81,35 +81,40 @@ def gradients(
     function = named_loss(loss)
     if weights is not None and function is not squared_error:
         raise ValueError(f"weights was given, but the loss {loss!r} takes none")
-    values = parameters(params)
-    dtype = values["W"].dtype
-    x, target = np.asarray(x, dtype), np.asarray(target, dtype)
-    extra = () if weights is None else (np.asarray(weights, dtype),)
-    variables = (values, x, initial_state(values, x, h0), zero_probes(values, x))
+    values, x, h0 = arguments(params, x, h0)
+    target = as_real("target", target, x.dtype)
+    outputs = (*x.shape[:-1], len(values["c"]))
+    if function in LOSSES.values():
+        require_shape("target", target, outputs if function is squared_error else outputs[1:])
+    given = [target]
+    if weights is not None:
+        shapes = [outputs[:n] for n in range(1, len(outputs) + 1)]
+        given.append(require_shape("weights", as_real("weights", weights, x.dtype), *shapes))
+    variables = (values, x, h0, zero_probes(values, x))
     with jax.enable_x64(True):
-        grads = _autodiff(variables, (target, *extra), loss=function)
-        return {k: np.asarray(g) for k, g in grads.items() if k in GRADIENTS}
+        grads = _autodiff(variables, tuple(given), loss=function)
+        return {k: np.array(g) for k, g in grads.items() if k in GRADIENTS}
 
 
 def named_loss(loss: Loss) -> Callable[..., Any]:
     """Return the JAX function that a loss is called by."""
     if callable(loss):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; expected one of {sorted(LOSSES)} or a JAX callable")
     return LOSSES[loss]
 
 
-def autodiff(variables: Any, arguments: Any, loss: Callable[..., Any]) -> dict[str, Any]:
+def autodiff(variables: Any, given: Any, loss: Callable[..., Any]) -> dict[str, Any]:
     """Return every gradient, and ``y``, that in the outputs, by one ``jax.grad``.
 
-    variables are (params as a dict, x, h0, probes); the loss is called with the outputs and the
-    arguments.
+    variables are (params as a dict, x, h0, probes); the loss is called with the outputs and what is
+    given.
     """
 
     def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
         _, y = run(params, x, h0, probes)
-        return loss(y, *arguments)
+        return loss(y, *given)
 
     params, x, h0, probes = jax.grad(total, argnums=(0, 1, 2, 3))(*variables)
     return {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y}

@@ -10,7 +10,7 @@ shape.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -74,10 +74,9 @@ def _shape(problem: Problem) -> Shape:
     if callable(problem.loss):
         return Shape(**sizes)
     width = _at_least(max(sizes["D"], sizes["H"], sizes["O"]), 8)
-    batch = 1 if sizes["B"] == 1 else _at_least(sizes["B"], 4)
     T = sizes["T"]
     steps = next((n for n in (8, 40) if n >= T), _at_least(T, 64))
-    return Shape(steps, batch, width, width, width)
+    return Shape(steps, _at_least(sizes["B"], 4), width, width, width)
 
 
 def _at_least(n: int, smallest: int) -> int:
@@ -102,12 +101,12 @@ def _answer(
         yield Answer(problem, {k: _cut(k, truth[k], i, problem) for k in truth})
 
 
-@cache
+@lru_cache(maxsize=16)
 def _errors(shape: Shape) -> dict[str, np.ndarray]:
     return perturbations(*shape)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _compiled(shape: Shape, kind: Any) -> Any:
     """Return the compiled oracle for one padded shape."""
     del shape  # one compilation each, so that old ones can be forgotten

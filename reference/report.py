@@ -42,7 +42,8 @@ class Row:
     """All verdicts on one gradient.
 
     ``ratio`` is the largest error over its tolerance; the errors and the worst problem belong to
-    it. ``cases`` counts the problems that decide, ``undecided`` those too ill-conditioned to.
+    it. ``cases`` counts the problems that decide, ``undecided`` those that cannot, ``missing``
+    those for which nothing was returned.
     ``first_wrong_step`` is the step nearest the loss at which x or h goes wrong: the recursion
     runs from the last step to the first.
     """
@@ -56,6 +57,7 @@ class Row:
     worst_sizes: dict[str, int] = field(default_factory=dict)
     first_wrong_step: int | None = None
     cases: int = 0
+    missing: int = 0
     undecided: int = 0
     failures: int = 0
     detail: str = ""
@@ -63,6 +65,7 @@ class Row:
     def add(self, verdict: Verdict) -> None:
         """Count one verdict, and keep it if it is the worst so far."""
         self.cases += verdict.status not in ("not returned", "nothing proved")
+        self.missing += verdict.status == "not returned"
         self.undecided += verdict.status == "nothing proved"
         self.failures += verdict.status in FAILURES
         rank = STATUSES.index(verdict.status), verdict.ratio
@@ -95,7 +98,8 @@ class Report:
     def passed(self) -> bool:
         """Whether something was proved and nothing is wrong; what was left out is not passed."""
         statuses = {row.status for row in self.rows}
-        return "match" in statuses and statuses <= {"match", "not returned"}
+        partly = any(row.missing and row.status != "not returned" for row in self.rows)
+        return "match" in statuses and statuses <= {"match", "not returned"} and not partly
 
     def __str__(self) -> str:
         lines = [HEADER, *(cells(row) for row in self.rows)]
@@ -112,10 +116,12 @@ class Report:
         remarks = []
         if undecided:
             remarks.append(
-                f"not counted: up to {undecided} problems a gradient, so ill-conditioned that "
-                "rounding hides the answer"
+                f"not counted: up to {undecided} problems a gradient, in which rounding hides the "
+                "answer or the answer is not finite"
             )
         for row in self.rows:
+            if row.missing and row.status != "not returned":
+                remarks.append(f"{row.gradient} was not returned for {row.missing} problems")
             if row.status in FAILURES:
                 step = row.first_wrong_step
                 where = "" if step is None else f" from step {step} on"
@@ -128,7 +134,7 @@ class Report:
         rows = [{k: json_value(v) for k, v in asdict(row).items()} for row in self.rows]
         return {"passed": self.passed, "rows": rows, "notes": self.notes}
 
-    def tojson_value(self) -> str:
+    def to_json(self) -> str:
         """Return everything as JSON text."""
         return json.dumps(self.as_dict(), indent=2)
 

@@ -72,6 +72,11 @@ def forward(params: Any, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray
     h0 : array, (H,) or (B, H), optional
         The initial state; zeros if None.
 
+    Raises
+    ------
+    ValueError
+        If shapes disagree.
+
     Examples
     --------
     >>> from reference import random_problem
@@ -80,15 +85,41 @@ def forward(params: Any, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray
     >>> h.shape, y.shape
     ((6, 3, 4), (5, 3, 1))
     """
-    values = parameters(params)
-    x = np.asarray(x, values["W"].dtype)
-    h0 = initial_state(values, x, h0)
+    values, x, h0 = arguments(params, x, h0)
     with jax.enable_x64(True):
         h, y = jax.jit(run)(values, x, h0, zero_probes(values, x))
         return np.asarray(h), np.asarray(y)
 
 
-def initial_state(values: dict[str, np.ndarray], x: np.ndarray, h0: Any) -> np.ndarray:
-    """Return h0 in the dtype of the parameters; zeros where it is None."""
-    shape = (*x.shape[1:-1], len(values["b"]))
-    return np.zeros(shape, x.dtype) if h0 is None else np.asarray(h0, x.dtype)
+def arguments(params: Any, x: Any, h0: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Return the parameters as a dict, x and h0, all of one dtype and with shapes that agree."""
+    values = parameters(params)
+    dtype = np.result_type(*values.values(), np.float32)
+    values = {k: array.astype(dtype) for k, array in values.items()}
+    H, O = len(values["b"]), len(values["c"])
+    x = as_real("x", x, dtype)
+    if x.ndim not in (2, 3):
+        raise ValueError(f"x has shape {x.shape}; expected (T, D) or (T, B, D)")
+    D = x.shape[-1]
+    expected = {"W": (H, H), "U": (H, D), "b": (H,), "V": (O, H), "c": (O,)}
+    for k, shape in expected.items():
+        require_shape(k, values[k], shape)
+    shape = (*x.shape[1:-1], H)
+    state = np.zeros(shape, dtype) if h0 is None else as_real("h0", h0, dtype)
+    return values, x, require_shape("h0", state, shape)
+
+
+def as_real(name: str, value: Any, dtype: Any) -> np.ndarray:
+    """Return value as an array of this dtype, if it holds real numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}; expected real numbers")
+    return array.astype(dtype)
+
+
+def require_shape(name: str, array: np.ndarray, *shapes: tuple[int, ...]) -> np.ndarray:
+    """Return array if it has one of these shapes: broadcasting would hide a mistake."""
+    if array.shape not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
+    return array

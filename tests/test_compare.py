@@ -1,6 +1,7 @@
 """The comparison accuses every wrong gradient, no right one, and says what it saw."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -131,8 +132,106 @@ def test_nan_in_one_entry_of_one_problem_never_passes():
             grads["V"][-1, -1] = np.nan
         return grads
 
-    assert rows(compare(candidate))["V"].status in ("non-finite", "nothing proved")
-    assert not compare(changed(V=lambda g: g * np.nan)).passed
+    assert rows(compare(candidate))["V"].status == "non-finite"
+
+
+def test_nan_does_not_pass_where_rounding_hides_the_answer():
+    made = [
+        reference.random_problem(
+            T=3, B=None, D=2, H=2, O=2, regime="saturated", seed=s, dtype="float32"
+        )
+        for s in range(20)
+    ]
+
+    def statuses(candidate):
+        found = [v for vs, _ in reference.judge(candidate, made) for v in vs]
+        return {v.status for v in found if v.gradient == "h0"}
+
+    assert "nothing proved" in statuses(in_plain_loops)
+    assert statuses(changed(h0=lambda g: g * np.nan)) == {"non-finite"}
+
+
+def test_a_candidate_that_answers_only_when_it_likes_does_not_pass():
+    def candidate(params, x, h0, target):
+        return in_plain_loops(params, x, h0, target) if len(x) == 1 else {"c": 0, "W": None}
+
+    report = compare(lambda *a: {k: v for k, v in candidate(*a).items() if k != "c"} | {"c": None})
+    assert not report.passed
+    assert "W was not returned for" in str(compare(candidate))
+
+
+class KeepsItsGraph:
+    """What a tensor does that refuses to become an array."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("detach it first")
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def exits(*_):
+    raise SystemExit(0)
+
+
+def raises_what_cannot_be_printed(*_):
+    raise UnprintableError
+
+
+@pytest.mark.parametrize(
+    ("candidate", "detail"),
+    [
+        (lambda *_: {"W": KeepsItsGraph()}, "RuntimeError: detach it first"),
+        (exits, "SystemExit: 0"),
+        (raises_what_cannot_be_printed, "UnprintableError"),
+    ],
+)
+def test_nothing_that_a_candidate_does_ends_the_comparison(candidate, detail):
+    report = compare(candidate, cases=3)
+    assert not report.passed
+    assert detail in rows(report)["W"].detail
+
+
+def test_masked_gradients_and_misspelt_names_are_not_overlooked():
+    report = compare(changed(W=lambda g: np.ma.masked_array(g, mask=True)), cases=3)
+    assert rows(report)["W"].status == "raised"
+    report = compare(lambda *a: in_plain_loops(*a) | {"dW": 1}, cases=3)
+    assert "'dW' is not the name of a gradient, and was not looked at" in report.notes
+
+
+def test_what_is_noted_becomes_a_warning_in_a_test_suite():
+    with pytest.warns(UserWarning, match="'dW' is not the name"):
+        reference.assert_gradients_match(
+            lambda *a: in_plain_loops(*a) | {"dW": 1}, batched=False, cases=3
+        )
+
+
+@pytest.mark.parametrize("seed", [4, 12, 37, 42])
+def test_one_case_decides_every_gradient_of_correct_code(seed):
+    assert compare(in_plain_loops, cases=1, seed=seed).passed
+
+
+def test_problems_for_a_callable_loss_have_at_least_two_of_everything():
+    made = reference.draw_problems(4, 0, dtype="float64", batched=True, loss=lambda y, t: y.sum())
+    sizes = sorted((p.sizes for p in made), key=lambda s: s["T"])
+    assert [s["T"] >= 33 for s in sizes] == [False, False, False, True]
+    assert all(min(s.values()) >= 2 for s in sizes[1:])
+
+
+def test_a_gradient_that_is_exactly_zero_is_decided():
+    def loss(y, target):
+        return 0 * y.sum()
+
+    p = reference.random_problem(T=3, B=None, D=2, H=2, O=2, regime="critical", seed=0, loss=loss)
+
+    def zeros(params, x, h0, target):
+        return {k: 0 * v for k, v in in_plain_loops(params, x, h0, target).items()}
+
+    for candidate, status in ((zeros, "match"), (in_plain_loops, "mismatch")):
+        ((verdicts, _),) = reference.judge(candidate, [p])
+        assert {v.status for v in verdicts} == {status}
 
 
 def test_a_candidate_that_raises_is_reported_and_does_not_stop_the_comparison():
@@ -184,7 +283,11 @@ def test_a_report_is_json_text_and_html():
     ("options", "error", "message"),
     [
         ({"candidate": 1}, TypeError, "candidate is a int; expected a function"),
-        ({"cases": 0}, ValueError, "cases is 0; expected at least 1"),
+        ({"cases": 2.5}, ValueError, "cases is 2.5; expected an integer of at least 1"),
+        ({"seed": -1}, ValueError, "seed is -1; expected an integer of at least 0"),
+        ({"batched": "no"}, ValueError, "batched is 'no'; expected True or False"),
+        ({"loss": ["squared_error"]}, ValueError, "expected one of"),
+        ({"cases": 0}, ValueError, "cases is 0; expected an integer of at least 1"),
         ({"dtype": "float16"}, ValueError, "dtype is 'float16'; expected 'float32' or 'float64'"),
         ({"loss": "hinge"}, ValueError, "loss is 'hinge'; expected one of"),
     ],
@@ -234,6 +337,8 @@ def test_unknown_names_are_refused():
     p = reference.random_problem(
         T=1, B=1, D=1, H=1, O=1, regime="linear", seed=0, loss="last_step_squared_error"
     )
+    with pytest.raises(ValueError, match="loss is 'mse'; expected one of"):
+        reference.random_problem(T=1, B=1, D=1, H=1, O=1, regime="linear", seed=0, loss="mse")
     with pytest.raises(ValueError, match="takes none"):
         reference.gradients(p.params, p.x, p.target, loss=p.loss, weights=np.ones(1))
 
@@ -247,3 +352,25 @@ def test_probes_change_no_value():
         grads = autodiff(variables, (p.target,), named_loss("squared_error"))
         assert np.allclose(grads["h0"], grads["h"][0], rtol=1e-14)
         assert np.allclose(grads["c"], grads["y"].sum((0, 1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": np.zeros((5, 2))}, "target has shape (5, 2); expected (5, 5, 2)"),
+        ({"target": np.zeros((5, 5, 1))}, "target has shape (5, 5, 1); expected (5, 5, 2)"),
+        ({"h0": np.zeros(1)}, "h0 has shape (1,); expected (5, 4)"),
+        ({"x": np.zeros(5)}, "x has shape (5,); expected (T, D) or (T, B, D)"),
+        ({"x": np.zeros((5, 5, 2))}, "U has shape (4, 3); expected (4, 2)"),
+        ({"x": np.zeros((5, 5, 3), complex)}, "x has dtype complex128; expected real numbers"),
+        ({"weights": np.ones(4)}, "weights has shape (4,); expected (5,) or (5, 5) or (5, 5, 2)"),
+        (
+            {"loss": "last_step_squared_error", "target": np.zeros((5, 5, 2))},
+            "target has shape (5, 5, 2); expected (5, 2)",
+        ),
+    ],
+)
+def test_the_oracle_broadcasts_nothing(change, message):
+    p = reference.random_problem(T=5, B=5, D=3, H=4, O=2, regime="linear", seed=0)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        reference.gradients(**{"params": p.params, "x": p.x, "target": p.target} | change)
