@@ -1,28 +1,61 @@
-"""Make the pictures of the README from what the commands print: python docs/pictures.py."""
+"""Make the pictures of the README from what the commands print: python docs/pictures.py.
+
+The picture of the web page needs Chromium on the PATH, and is left as it is without.
+"""
 
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 DOCS = Path(__file__).resolve().parent
+COMMAND = [sys.executable, "-m", "manual_bptt.cli"]
 
 
-def terminal_picture(path: Path, *arguments: str) -> None:
-    """Run manual-bptt with these arguments and save what it prints as an SVG without web fonts."""
-    command = [sys.executable, "-m", "manual_bptt.cli", *arguments]
-    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "100"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+def terminal_picture(path: Path, text: str, title: str) -> None:
+    """Save text with terminal colours as an SVG without web fonts."""
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(done.stdout.rstrip()))
-    svg = console.export_svg(title=" ".join(["manual-bptt", *arguments]), unique_id=path.stem)
+    console.print(Text.from_ansi(text.rstrip()))
+    svg = console.export_svg(title=title, unique_id=path.stem)
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.S), encoding="utf-8")
 
 
+def page_picture(path: Path, page: Path, browser: str) -> None:
+    """Save a screenshot of the page, with four of its equations."""
+    shown = ", ".join(f"#eq-{n}" for n in (5, 9, 14, 28))
+    style = f"<style>.scroll, h2, section {{ display: none }} {shown} {{ display: block }}</style>"
+    page.write_text(page.read_text("utf-8").replace("</head>", f"{style}</head>"), "utf-8")
+    with tempfile.TemporaryDirectory() as profile:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        options += [f"--user-data-dir={profile}", "--window-size=1000,1040"]
+        command = [browser, *options, f"--screenshot={path}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def main() -> None:
+    """Run the command once and make both pictures."""
+    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "100"}
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "report.html")
+        done = subprocess.run(
+            [*COMMAND, "verify", "--html", str(page)],
+            check=True, capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        gradients = done.stdout.partition("the equations of Lab 9")[0]
+        terminal_picture(
+            DOCS / "verify.svg", re.sub(r"\x1b\[\d*m$", "", gradients), "manual-bptt verify"
+        )
+        browser = shutil.which("chromium") or shutil.which("google-chrome")
+        if browser:
+            page_picture(DOCS / "report.png", page, browser)
+
+
 if __name__ == "__main__":
-    terminal_picture(DOCS / "verify.svg", "verify")
+    main()

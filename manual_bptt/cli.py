@@ -1,17 +1,21 @@
 """The command ``manual-bptt``: the one place where the hand-written gradients meet autodiff.
 
 Exit codes: 0, done and true; 1, a gradient does not match; 2, wrong usage or bad input, with one
-line on stderr that says so. Tables go to stdout, progress to stderr, and only on a terminal.
+line on stderr that says so; 130, interrupted. Tables go to stdout, progress to stderr, and that
+only on a terminal.
 """
 
 import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -33,20 +37,47 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        with _interrupts_end_at_once():
+            code: int = arguments.run(arguments)
+            sys.stdout.flush()
     except UsageError as error:
         return _refuse(str(error))
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except OSError as error:
+        # Nobody takes our output any more: its reader has left (then there is nothing to say), or
+        # the disk is full. Without this, Python would try to write the rest once more on leaving.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return _refuse("interrupted")
+        if isinstance(error, BrokenPipeError):
+            return 2
+        return _refuse(f"cannot write the output: {error.strerror}")
     return code
 
 
 def _refuse(message: str) -> int:
     print(f"manual-bptt: {message}", file=sys.stderr)
     return 2
+
+
+@contextmanager
+def _interrupts_end_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process without Python's farewell.
+
+    JAX swallows KeyboardInterrupt where it arrives in one of its callbacks, and its threads crash
+    if the interpreter is taken down while they compile.
+    """
+
+    def stop(*_: object) -> None:
+        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+        os.write(2, f"{show_cursor}manual-bptt: interrupted\n".encode())
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,8 +121,10 @@ def _seed(text: str) -> int:
 
 
 def _integer(text: str, lowest: int) -> int:
-    if not text.isdecimal() or int(text) < lowest:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected an integer of at least {lowest}")
+    if not text.isdecimal() or len(text) > 18 or int(text) < lowest:
+        shown = text if len(text) <= 30 else f"{text[:30]}..."
+        message = f"{shown!r}; expected an integer of at least {lowest} and at most 18 digits"
+        raise argparse.ArgumentTypeError(message)
     return int(text)
 
 
@@ -267,6 +300,13 @@ def _train(arguments: argparse.Namespace) -> int:
         known = ", ".join(forecasting.RECIPES)
         raise UsageError(f"--recipe is {arguments.recipe!r}; expected one of {known}")
     folder = _output_folder(arguments.out or f"runs/{arguments.recipe}")
+    outputs = [folder / "model.npz", folder / "metrics.json"]
+    for path in outputs:
+        _require_writable(str(path))
+    if arguments.json not in (None, "-") and Path(arguments.json).resolve() in {
+        path.resolve() for path in outputs
+    }:
+        raise UsageError(f"--json is {arguments.json}, which the training writes itself")
     _require_writable(arguments.json)
     steps = _StepProgress(forecasting.RECIPES[arguments.recipe].steps)
     try:
@@ -276,8 +316,11 @@ def _train(arguments: argparse.Namespace) -> int:
             )
     except (forecasting.DataError, DivergenceError) as error:
         raise UsageError(str(error)) from None
-    forecasting.save_model(folder / "model.npz", result.model)
-    _write_json(str(folder / "metrics.json"), result.metrics)
+    try:
+        forecasting.save_model(outputs[0], result.model)
+    except OSError as error:
+        raise UsageError(f"cannot write {outputs[0]}: {error.strerror}") from None
+    _write_json(str(outputs[1]), result.metrics)
     _write_json(arguments.json, result.metrics)
     if arguments.json != "-":
         _print_training(result.metrics, folder)
@@ -286,14 +329,14 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _print_training(metrics: dict[str, Any], folder: Path) -> None:
     """Print the errors of the forecast beside those of the baselines."""
-    unit = metrics["unit"].replace("deg", "°")
+    unit = metrics["unit"]
     persistence = metrics["baselines"]["persistence"]
     forecasts = {f"RNN ({metrics['recipe']})": metrics["test"], **metrics["baselines"]}
     rows = [
         (
             name,
-            f"{errors['rmse']:.3f} {unit}",
-            f"{errors['mae']:.3f} {unit}",
+            f"{errors['rmse']:.3f}",
+            f"{errors['mae']:.3f}",
             f"{1 - errors['rmse'] / persistence['rmse']:+.1%}",
         )
         for name, errors in forecasts.items()
@@ -307,7 +350,7 @@ def _print_training(metrics: dict[str, Any], folder: Path) -> None:
         f"Written: {folder / 'model.npz'}, {folder / 'metrics.json'}"
     )
     title = f"temperature of the next hour, {metrics['windows']['test']} windows not trained on"
-    _print_table(title, ("forecast", "RMSE", "MAE", "skill"), rows, note)
+    _print_table(title, ("forecast", f"RMSE [{unit}]", f"MAE [{unit}]", "skill"), rows, note)
 
 
 class _StepProgress:
@@ -337,22 +380,25 @@ def _require(extra: str, *modules: str) -> None:
             import_module(module)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"this command needs {error.name}: pip install 'manual-bptt[{extra}]'"
+                f"this command needs {error.name or module}: pip install 'manual-bptt[{extra}]'"
             ) from None
 
 
 def _require_writable(path: str | None) -> None:
     """Refuse a path that cannot be written to before any work is done."""
-    if path in (None, "-"):
+    if path is None or path == "-":
         return
+    file = Path(path)
+    existed = file.exists()
+    if existed and not (file.is_file() or file.is_dir()):
+        return  # a pipe, say: to open it now would end it for its reader
     try:
-        existed = Path(path).exists()
-        with Path(path).open("a"):
+        with file.open("a"):
             pass
         if not existed:
-            Path(path).unlink()
+            file.unlink()
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        raise UsageError(f"cannot write {path!r}: {error.strerror}") from None
 
 
 def _output_folder(name: str) -> Path:
@@ -419,13 +465,19 @@ def _print_table(
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
 
     table = Table(box=box.SIMPLE_HEAD)
+    console = _Console(highlight=False)
     for name in header:
-        table.add_column(name, no_wrap=name != "quantity")
+        whole = name == "verdict" and console.width >= 72
+        table.add_column(Text(name), overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
     console.print(title, style="bold", soft_wrap=True)
     console.print(table)
     console.print(note, markup=False, soft_wrap=True)

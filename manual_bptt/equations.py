@@ -201,7 +201,7 @@ def eq4(s: Unrolled, t: int) -> Array:
 
 @equation(
     5, "result", "the gradient in every earlier state", BEFORE_THE_LAST,
-    r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{W}^T \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{W}^T \mathrm{diag}\left(1 -"
     r" \left(\mathbf{h}^{[t+1]}\right)^2\right) (\nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}) +"
     r" \mathbf{V}^T (\nabla_{\mathbf{y}^{[t]}} \mathcal{L})",
 )  # fmt: skip
@@ -219,7 +219,7 @@ def eq6(s: Unrolled, t: int) -> Array:
 
 @equation(
     7, "result", "the gradient in b", SUM,
-    r"\nabla_{\mathbf{b}} \mathcal{L} = \sum_{t=1}^{\tau} \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{b}} \mathcal{L} = \sum_{t=1}^{\tau} \mathrm{diag}\left(1 -"
     r" \left(\mathbf{h}^{[t]}\right)^2\right) \nabla_{\mathbf{h}^{[t]}} \mathcal{L}",
 )  # fmt: skip
 def eq7(s: Unrolled, t: int) -> Array:
@@ -237,7 +237,7 @@ def eq8(s: Unrolled, t: int) -> Array:
 
 @equation(
     9, "result", "the gradient in W", SUM,
-    r"\nabla_{\mathbf{W}} \mathcal{L} = \sum_{t=1}^{\tau} \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{W}} \mathcal{L} = \sum_{t=1}^{\tau} \mathrm{diag}\left(1 -"
     r" \left(\mathbf{h}^{[t]}\right)^2\right) (\nabla_{\mathbf{h}^{[t]}} \mathcal{L})"
     r" {\mathbf{h}^{[t-1]}}^{T}",
 )  # fmt: skip
@@ -247,7 +247,7 @@ def eq9(s: Unrolled, t: int) -> Array:
 
 @equation(
     10, "result", "the gradient in U", SUM,
-    r"\nabla_{\mathbf{U}} \mathcal{L} = \sum_{t=1}^{\tau} \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{U}} \mathcal{L} = \sum_{t=1}^{\tau} \mathrm{diag}\left(1 -"
     r" \left(\mathbf{h}^{[t]}\right)^2\right) (\nabla_{\mathbf{h}^{[t]}} \mathcal{L})"
     r" {\mathbf{x}^{[t]}}^{T}",
 )  # fmt: skip
@@ -301,7 +301,7 @@ def eq13(s: Unrolled, t: int) -> Array:
     14, "step", "the Jacobian of one step", BEFORE_THE_LAST,
     r"\nabla_{\mathbf{h}^{[t]}} \mathbf{h}^{[t+1]} = \nabla_{\mathbf{h}^{[t]}} \tanh\left("
     r"\mathbf{W}\mathbf{h}^{[t]} + \mathbf{U}\mathbf{x}^{[t+1]} + \mathbf{b}\right) ="
-    r" \mathbf{W}^T \cdot \operatorname{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right)",
+    r" \mathbf{W}^T \cdot \mathrm{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right)",
 )  # fmt: skip
 def eq14(s: Unrolled, t: int) -> Array:
     return s.W.T @ diag(1 - s.h[t] ** 2)
@@ -315,7 +315,7 @@ def eq14_middle(s: Unrolled, t: int) -> Array:
 @erratum(
     14,
     r"\nabla_{\mathbf{h}^{[t]}} \mathbf{h}^{[t+1]} = \mathbf{W}^T \cdot"
-    r" \operatorname{diag}\left(1 - {\mathbf{h}^{[t+1]}}^2\right)",
+    r" \mathrm{diag}\left(1 - {\mathbf{h}^{[t+1]}}^2\right)",
     "The derivative of tanh is taken at the pre-activation of step t + 1, so it is"
     " 1 minus the square of the state at t + 1, not at t.",
     T=2,
@@ -329,7 +329,7 @@ def eq14_corrected(s: Unrolled, t: int) -> Array:
 @equation(
     15, "step", "the gradient in an earlier state", BEFORE_THE_LAST,
     r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{V}^T \cdot \nabla_{\mathbf{y}^{[t]}}"
-    r" \mathcal{L} + \mathbf{W}^T \cdot \operatorname{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right)"
+    r" \mathcal{L} + \mathbf{W}^T \cdot \mathrm{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right)"
     r" \cdot \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}",
 )  # fmt: skip
 def eq15(s: Unrolled, t: int) -> Array:
@@ -339,7 +339,7 @@ def eq15(s: Unrolled, t: int) -> Array:
 @erratum(
     15,
     r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{V}^T \cdot \nabla_{\mathbf{y}^{[t]}}"
-    r" \mathcal{L} + \mathbf{W}^T \cdot \operatorname{diag}\left(1 - {\mathbf{h}^{[t+1]}}^2\right)"
+    r" \mathcal{L} + \mathbf{W}^T \cdot \mathrm{diag}\left(1 - {\mathbf{h}^{[t+1]}}^2\right)"
     r" \cdot \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}",
     "It inherits the time index from Eq. 14, and so contradicts Eq. 5, which it is meant to show.",
     T=2,
@@ -372,7 +372,7 @@ def eq16_middle(s: Unrolled, t: int) -> Array:
 @equation(
     17, "step", "the gradient in b", SUM,
     r"\nabla_{\mathbf{b}} \mathcal{L} = \sum_{t=1}^{\tau} \nabla_{\mathbf{b}} \mathbf{h}^{[t]}"
-    r" \cdot \nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \sum_{t=1}^{\tau} \operatorname{diag}\left("
+    r" \cdot \nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \sum_{t=1}^{\tau} \mathrm{diag}\left("
     r"1 - {\mathbf{h}^{[t]}}^2\right) \cdot \nabla_{\mathbf{h}^{[t]}} \mathcal{L}",
 )  # fmt: skip
 def eq17(s: Unrolled, t: int) -> Array:
@@ -498,7 +498,7 @@ def eq27(s: Unrolled, t: int) -> Array:
     28, "step", "the gradient in W", SUM,
     r"\nabla_{\mathbf{W}} \mathcal{L} = \sum_{t=1}^{\tau} \sum_{i=1}^{n} \nabla_{\mathbf{W}}"
     r" h_i^{[t]} \cdot \nabla_{h_i^{[t]}} \mathcal{L} = \sum_{t=1}^{\tau}"
-    r" \operatorname{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right) \cdot"
+    r" \mathrm{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right) \cdot"
     r" \nabla_{\mathbf{y}^{[t]}} \mathcal{L} \cdot {\mathbf{h}^{[t-1]}}^{T}",
 )  # fmt: skip
 def eq28(s: Unrolled, t: int) -> Array:
@@ -513,7 +513,7 @@ def eq28_middle(s: Unrolled, t: int) -> Array:
 
 @erratum(
     28,
-    r"\nabla_{\mathbf{W}} \mathcal{L} = \sum_{t=1}^{\tau} \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{W}} \mathcal{L} = \sum_{t=1}^{\tau} \mathrm{diag}\left(1 -"
     r" {\mathbf{h}^{[t]}}^2\right) \cdot \nabla_{\mathbf{h}^{[t]}} \mathcal{L} \cdot"
     r" {\mathbf{h}^{[t-1]}}^{T}",
     "The gradient in the output stands where the gradient in the state belongs (compare Eq. 9)."
@@ -530,7 +530,7 @@ def eq28_corrected(s: Unrolled, t: int) -> Array:
     r"\nabla_{\mathbf{U}} \mathcal{L} = \sum_{t=1}^{\tau} \nabla_{\mathbf{U}} \mathbf{h}^{[t]}"
     r" \cdot \nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \sum_{t=1}^{\tau} \sum_{i=1}^{n}"
     r" \nabla_{\mathbf{U}} h_i^{[t]} \cdot \nabla_{h_i^{[t]}} \mathcal{L} = \sum_{t=1}^{\tau}"
-    r" \operatorname{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right) \cdot"
+    r" \mathrm{diag}\left(1 - {\mathbf{h}^{[t]}}^2\right) \cdot"
     r" \nabla_{\mathbf{y}^{[t]}} \mathcal{L} \cdot {\mathbf{x}^{[t]}}^{T}",
 )  # fmt: skip
 def eq29(s: Unrolled, t: int) -> Array:
@@ -551,7 +551,7 @@ def eq29_rows(s: Unrolled, t: int) -> Array:
 
 @erratum(
     29,
-    r"\nabla_{\mathbf{U}} \mathcal{L} = \sum_{t=1}^{\tau} \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{U}} \mathcal{L} = \sum_{t=1}^{\tau} \mathrm{diag}\left(1 -"
     r" {\mathbf{h}^{[t]}}^2\right) \cdot \nabla_{\mathbf{h}^{[t]}} \mathcal{L} \cdot"
     r" {\mathbf{x}^{[t]}}^{T}",
     "As in Eq. 28, the gradient in the output stands where the gradient in the state belongs"
@@ -592,7 +592,7 @@ def eq30_corrected(s: Unrolled, t: int) -> Array:
 
 @equation(
     31, "result", "Exercise 2: the gradient in every earlier state", BEFORE_THE_LAST,
-    r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{W}^T \cdot \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{W}^T \cdot \mathrm{diag}\left(1 -"
     r" {\mathbf{h}^{[t+1]}}^2\right) \cdot \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}",
 )  # fmt: skip
 def eq31(s: Unrolled, t: int) -> Array:
@@ -648,7 +648,7 @@ def eq34_middle(s: Unrolled, t: int) -> Array:
 @equation(
     35, "step", "Exercise 2: the gradient in every earlier state", BEFORE_THE_LAST,
     r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \nabla_{\mathbf{h}^{[t]}} \mathbf{h}^{[t+1]} \cdot"
-    r" \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L} = \mathbf{W}^T \cdot \operatorname{diag}\left(1 -"
+    r" \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L} = \mathbf{W}^T \cdot \mathrm{diag}\left(1 -"
     r" {\mathbf{h}^{[t]}}^2\right) \cdot \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}",
 )  # fmt: skip
 def eq35(s: Unrolled, t: int) -> Array:
@@ -662,7 +662,7 @@ def eq35_middle(s: Unrolled, t: int) -> Array:
 
 @erratum(
     35,
-    r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{W}^T \cdot \operatorname{diag}\left(1 -"
+    r"\nabla_{\mathbf{h}^{[t]}} \mathcal{L} = \mathbf{W}^T \cdot \mathrm{diag}\left(1 -"
     r" {\mathbf{h}^{[t+1]}}^2\right) \cdot \nabla_{\mathbf{h}^{[t+1]}} \mathcal{L}",
     "The time index of Eq. 14 again; Eq. 31, which it is meant to show, has it right.",
     T=2,

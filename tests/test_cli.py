@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -77,10 +79,11 @@ BAD = [
     ["train", "--data", "/no/such/file.csv"],
     ["train", "--out", "/dev/null/model"],
     ["train", "--seed", "-1"],
+    ["verify", "--seed", "9" * 5000],
 ]
 
 
-@pytest.mark.parametrize("argv", BAD, ids=" ".join)
+@pytest.mark.parametrize("argv", BAD, ids=lambda argv: " ".join(argv)[:40])
 def test_wrong_usage_is_one_line_on_stderr_and_exit_2(argv, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
@@ -106,6 +109,54 @@ def test_a_reader_that_stops_reading_causes_no_traceback(tmp_path):
         ["bash", "-c", command], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stderr == ""
+    assert done.stdout == "{"
+
+
+def start(*argv, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "manual_bptt.cli", *argv],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def test_ctrl_c_ends_verify_with_one_line_and_code_130():
+    process = start("verify", "--cases", "100000")
+    time.sleep(6)  # by then it compiles or compares
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "manual-bptt: interrupted\n"
+
+
+def test_a_full_disk_is_one_line_and_exit_2(tmp_path):
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "manual_bptt.cli", "train", "--out", str(tmp_path)],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert process.returncode == 2
+    assert process.stderr == "manual-bptt: cannot write the output: No space left on device\n"
+
+
+def test_json_can_go_to_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = start("train", "--out", str(tmp_path / "run"), "--json", str(pipe))
+    assert json.loads(pipe.read_text())["recipe"] == "lab9"
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_json_does_not_overwrite_what_training_writes(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", "--out", str(folder), "--json", str(folder / "model.npz")]) == 2
+    assert "which the training writes itself" in capsys.readouterr().err
+
+
+def test_a_folder_in_the_place_of_the_model_is_refused_before_training(tmp_path, capsys):
+    (tmp_path / "model.npz").mkdir()
+    assert main(["train", "--out", str(tmp_path)]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_weather_problems_are_windows_of_the_table_and_reproducible():
