@@ -17,6 +17,7 @@ STATUS_WORDS = {
     "erratum": "erratum (corrected form holds)",
     "fails": "fails",
 }
+NO_PRODUCT = "Where there are not as many outputs as units, the printed product does not exist."
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --page: #f7f8fa; --card: #fff;
   --line: #d9dee5; --good: #1b7f4b; --warn: #9a5b00; --bad: #b3261e; --rule: #1c2430; }
@@ -123,10 +124,10 @@ def _gradient_table(report: dict[str, Any]) -> str:
 
 def _equations(rows: list[dict[str, Any]]) -> str:
     counts = {s: sum(row["status"] == s for row in rows) for s in STATUS_WORDS}
-    held = counts["holds"] + counts["definition"]
     text = (
-        f"{held} of the {len(rows)} numbered equations of Lab 9 hold as printed,"
-        f" {counts['erratum']} are false as printed and hold as corrected, {counts['fails']} fail."
+        f"Of the {len(rows)} numbered equations of Lab 9, {counts['definition']} define something,"
+        f" {counts['holds']} hold as printed, {counts['erratum']} are false as printed and hold as"
+        f" corrected, {counts['fails']} fail."
         " The bars show the largest error on a logarithmic axis, from"
         f" 1e{LOW} to 1e{HIGH} of the bound; the upright line marks the bound itself."
     )
@@ -140,19 +141,20 @@ def _card(equation: Equation, row: dict[str, Any]) -> str:
         f'<section class="card {status}" id="eq-{equation.number}">',
         f'<header><span class="number">({equation.number})</span>'
         f"<span>{escape(equation.quantity)}</span>"
+        f'<span class="label">{row["cases"]} problems</span>'
         f'<span class="verdict">{STATUS_WORDS[status]}</span></header>',
     ]
-    cases = f"{row['cases']} problems"
     if not equation.corrected:
-        parts += [_math(equation.latex), _bar("error", row["worst_ratio"], cases)]
+        parts += [_math(equation.latex), _bar("error", row["worst_ratio"])]
     else:
         parts += [
             '<div class="label">as printed</div>',
             _math(equation.latex),
-            _bar("error", row["printed_ratio"], "no such product", holds=row["printed_holds"]),
+            _bar("error", row["printed_ratio"]),
+            "" if row["printed_exists"] else f'<div class="label">{NO_PRODUCT}</div>',
             '<div class="label">corrected</div>',
             _math(equation.corrected_latex),
-            _bar("error", row["worst_ratio"], cases),
+            _bar("error", row["worst_ratio"]),
             _example(equation),
         ]
     return "\n".join([*parts, "</section>"])
@@ -164,11 +166,11 @@ def _math(latex: str) -> str:
     return f'<div class="math">{convert(latex, display="block")}</div>'
 
 
-def _bar(label: str, ratio: float | None, note: str, *, holds: bool | None = None) -> str:
-    """Draw one error; None stands for an error without a number, since a product does not exist."""
-    holds = ratio is not None and ratio <= 1 if holds is None else holds
+def _bar(label: str, ratio: float | None) -> str:
+    """Draw one error; None stands for one that is not finite."""
+    holds = ratio is not None and ratio <= 1
     share = 1.0 if ratio is None else _position(ratio)
-    text = f"{ratio:.2g} of bound" if ratio is not None else note
+    text = "not finite" if ratio is None else f"{ratio:.2g} of bound"
     return (
         f'<div class="bar"><span>{label}</span><span class="axis">'
         f'<i class="{"good" if holds else "bad"}" style="width:{share:.1%}"></i>'
@@ -189,6 +191,6 @@ def _example(equation: Equation) -> str:
     values = f"printed {printed.ravel()[0]:.6f}, corrected and autodiff {corrected.ravel()[0]:.6f}"
     return (
         f'<div class="example"><p>{escape(equation.reason)}</p>'
-        "<p>Smallest counterexample, one unit, zeros but for "
+        "<p>Smallest counterexample found, one unit, zeros but for "
         f"<code>{escape(given)}</code>: {values}.</p></div>"
     )

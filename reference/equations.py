@@ -73,12 +73,12 @@ LEFT = {
     11: ("dx", "every"),
     12: ("dh", "last"),
     13: ("dh", "before the last"),
-    14: ("h_h", "every"),
+    14: ("h_h", "before the last"),
     15: ("dh", "before the last"),
     16: ("c", "sum"),
     17: ("b", "sum"),
     18: ("V", "sum"),
-    19: ("V", "once"),
+    19: ("V", "total"),
     20: ("V", "sum"),
     21: ("V", "sum"),
     22: ("V", "sum"),
@@ -91,17 +91,17 @@ LEFT = {
     29: ("U", "sum"),
     30: ("dh", "last"),
     31: ("dh", "before the last"),
-    32: ("c", "once"),
-    33: ("V", "once"),
+    32: ("c", "total"),
+    33: ("V", "total"),
     34: ("dh", "last"),
     35: ("dh", "before the last"),
-    36: ("c", "once"),
-    37: ("V", "once"),
+    36: ("c", "total"),
+    37: ("V", "total"),
 }
 
 
 def quantities(variables: Any, arguments: Any, errors: Any) -> Quantities:
-    """Return what autodiff knows of one sequence, with an error in every operation.
+    """Return what autodiff knows of one sequence; with an error in every operation, if given any.
 
     variables and arguments are those of ``oracle.padded``; the sequence is the first of the batch.
     """
@@ -111,16 +111,21 @@ def quantities(variables: Any, arguments: Any, errors: Any) -> Quantities:
     copies = {k: jnp.zeros((T, *params[k].shape)) for k in PARAMETERS}
 
     def cell(params: Any, h: Any, x_t: Any, e: Any) -> Any:
+        if e is None:
+            return jnp.tanh(params["W"] @ h + params["U"] @ x_t + params["b"])  # Eq. 1
         W, U, b = (params[k] * (1 + e[k]) for k in "WUb")
-        return rounded_tanh(W @ h + U @ x_t + b, 2 * e["tanh"], e["slope"])  # Eq. 1
+        return rounded_tanh(W @ h + U @ x_t + b, 2 * e["tanh"], e["slope"])
 
     def losses(params: Any, copies: Any, x: Any, probes: Any) -> Any:
         def step(h: Any, inputs: Any) -> Any:
             own, x_t, probe, target_t, weight, e = inputs
             at_t = {k: params[k] + own[k] for k in PARAMETERS}
             h = cell(at_t, h, x_t, e) + probe
-            y = (at_t["V"] * (1 + e["V"])) @ h + at_t["c"] * (1 + e["c"])  # Eq. 2
-            loss = jnp.sum(weight * (1 + e["loss"]) * (y - target_t) ** 2)  # Eq. 3
+            if e is not None:
+                at_t |= {k: at_t[k] * (1 + e[k]) for k in "Vc"}
+                weight = weight * (1 + e["loss"])
+            y = at_t["V"] @ h + at_t["c"]  # Eq. 2
+            loss = jnp.sum(weight * (y - target_t) ** 2)  # Eq. 3
             return h, (loss, h, y)
 
         return jax.lax.scan(step, h0, (copies, x, probes, target, weights, errors))[1]
@@ -144,8 +149,7 @@ def quantities(variables: Any, arguments: Any, errors: Any) -> Quantities:
 
 def _with_tolerances(variables: Any, arguments: Any, errors: Any, u: Any) -> Any:
     """Return (quantities, tolerances), both as Quantities."""
-    exact = jax.tree.map(lambda e: 0 * e[0, 0], errors)
-    plain = quantities(variables, arguments, exact)
+    plain = quantities(variables, arguments, None)
     runs = jax.vmap(lambda e: quantities(variables, arguments, e))(
         jax.tree.map(lambda e: u * e[:, 0], errors)
     )
@@ -208,8 +212,9 @@ class EquationRow:
 
     ``status`` is ``definition``, ``holds``, ``erratum`` (it is false as printed and the corrected
     form holds) or ``fails``. ``worst_ratio`` is the largest error over its tolerance of the form
-    that is meant to hold; ``printed_ratio`` that of the printed form, None where a product does not
-    even exist. ``cases`` counts the problems that decide.
+    that is meant to hold; ``printed_ratio`` that of the printed form over the problems in which its
+    products exist, and ``printed_exists`` whether those are all. ``cases`` counts the problems that
+    decide.
     """
 
     number: int
@@ -217,7 +222,8 @@ class EquationRow:
     printed_holds: bool
     corrected_holds: bool | None
     worst_ratio: float
-    printed_ratio: float | None
+    printed_ratio: float
+    printed_exists: bool
     cases: int
     undecided: int
     worst_problem: str
@@ -241,7 +247,7 @@ class _Form:
             return
         self.cases += 1
         self.exists &= exists
-        if ratio >= self.ratio or not self.worst:
+        if exists and (not ratio <= self.ratio or not self.worst):
             self.ratio, self.worst = ratio, problem.origin
         if not ratio <= 1 and not self.broken_by:
             self.broken_by = problem.origin
@@ -295,7 +301,8 @@ def _row(number: int, printed: _Form, corrected: _Form | None, definition: bool)
         printed_holds=printed.holds,
         corrected_holds=corrected.holds if corrected else None,
         worst_ratio=meant.ratio,
-        printed_ratio=printed.ratio if printed.exists else None,
+        printed_ratio=printed.ratio,
+        printed_exists=printed.exists,
         cases=meant.cases,
         undecided=meant.undecided,
         worst_problem=meant.worst,
@@ -317,7 +324,10 @@ def _left(
         return [(value.sum(), tolerance.sum()), (value, tolerance)]
     if steps == "sum":
         return [pair(name), pair(f"{name}_t")]
-    return [pair(name, {"last": -1, "before the last": slice(-1)}.get(steps, slice(None)))]
+    if steps == "last":
+        return [pair(name, -1)]
+    # The Jacobians of one step, from t to t + 1, end before the last step by themselves.
+    return [pair(name, slice(-1) if steps == "before the last" and name != "h_h" else slice(None))]
 
 
 def _ratio(left: list[tuple[np.ndarray, np.ndarray]], sides: list[Any]) -> float | None:
