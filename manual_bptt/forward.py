@@ -91,17 +91,15 @@ def run_forward(params: Params, x: Array, h0: Array) -> Trace:
 def _mark_overflow(W: Array, h: Array) -> None:
     """Set to NaN what has overflowed, or may: tanh would make a plausible 1 of an infinity.
 
-    h[1:] holds U x[t] + b. In ``W h``, where the magnitudes of a row's terms add up to infinity, so
-    may a partial sum of terms that cancel.
+    h[1:] holds U x[t] + b. In ``W h``, where the magnitudes of all terms add up to infinity, so may
+    a partial sum of terms that cancel.
     """
     inputs = h[1:]
     finite = np.isfinite(inputs)
     if not finite.all():
         inputs[~finite] = np.nan
     largest = max(1.0, float(np.abs(h[0]).max()))
-    with np.errstate(over="ignore"):
-        reach = np.abs(W).sum(axis=1) * W.dtype.type(largest)
-    if not np.isfinite(reach).all():
+    if not np.abs(W).sum() * largest < np.finfo(W.dtype).max:
         inputs[...] = np.nan
 
 

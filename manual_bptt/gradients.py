@@ -1,14 +1,14 @@
 """A loss and all its gradients in one call: Eqs. 1-3 forward, Eqs. 4-10 backward."""
 
-from collections.abc import Callable, Mapping
-from inspect import Parameter, signature
+from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from manual_bptt.backward import run_backward
 from manual_bptt.forward import run_forward
-from manual_bptt.losses import squared_error
+from manual_bptt.losses import last_step_squared_error, squared_error
 from manual_bptt.params import Gradients, Params
 from manual_bptt.validation import as_inputs, as_outputs, as_params, as_state
 
@@ -43,7 +43,7 @@ def loss_and_gradients(
     weights : array_like, optional
         Passed on to the loss.
     check_finite : bool
-        Whether to look for NaN and infinity in the arguments; passed on to a loss that takes it.
+        Whether to look for NaN and infinity in the arguments, those of this package's losses too.
 
     Raises
     ------
@@ -77,19 +77,22 @@ def loss_and_gradients(
 
 
 def _options(loss: Loss, weights: Any, check_finite: bool) -> dict[str, Any]:
-    """Return the keyword arguments of the loss: weights, and check_finite where it is False."""
-    if weights is None and check_finite:
-        return {}
-    parameters: Mapping[str, Parameter]
-    try:
-        parameters = signature(loss).parameters
-    except ValueError:  # some built-in functions have no signature
-        parameters = {}
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if weights is not None and not (anything or "weights" in parameters):
-        name = getattr(loss, "__name__", repr(loss))
-        raise TypeError(f"weights was given, but the loss {name} takes none")
-    options = {} if weights is None else {"weights": weights}
-    if not check_finite and "check_finite" in parameters:
+    """Return the keyword arguments of the loss: weights, and check_finite if it is one of ours."""
+    options: dict[str, Any] = {}
+    if not check_finite and loss in (squared_error, last_step_squared_error):
         options["check_finite"] = False
+    if weights is not None:
+        options["weights"] = _accepted(loss, weights)
     return options
+
+
+def _accepted(loss: Loss, weights: Any) -> Any:
+    """Return weights, if the loss takes them."""
+    try:
+        parameters = signature(loss).parameters.values()
+    except ValueError:  # some built-in functions have no signature
+        parameters = {}.values()
+    if any(p.name == "weights" or p.kind is p.VAR_KEYWORD for p in parameters):
+        return weights
+    name = getattr(loss, "__name__", repr(loss))
+    raise TypeError(f"weights was given, but the loss {name} takes none")

@@ -17,21 +17,28 @@ Shape = tuple[int, ...]
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Return value as an array of numbers, cast to dtype where one is given."""
-    parts = value if isinstance(value, list | tuple) else (value,)
-    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        raise TypeError(f"{name} is a masked array; expected plain numbers (use .filled())")
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # whatever the object raises when it is asked for its numbers
-        raise ValueError(f"{name} is not an array: {error}") from None
+    array = value if type(value) is np.ndarray else _from_anything(name, value)
+    if dtype is not None and array.dtype == dtype:
+        return array
     if array.dtype.kind not in "fiubc":
         raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
-    if dtype is None or array.dtype == dtype:
+    if dtype is None:
         return array
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"{name} is complex; expected real numbers, since the rest is {dtype}")
     with np.errstate(over="ignore", under="ignore"):  # what overflows fails the finiteness scan
         return array.astype(dtype, copy=False)
+
+
+def _from_anything(name: str, value: Any) -> Array:
+    """Return what is no plain array as one; lists of masked arrays would lose their masks."""
+    parts = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise TypeError(f"{name} is a masked array; expected plain numbers (use .filled())")
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever the object raises when it is asked for its numbers
+        raise ValueError(f"{name} is not an array: {error}") from None
 
 
 def require_shape(name: str, array: Array, shape: Shape, meaning: str) -> Array:
