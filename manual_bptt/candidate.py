@@ -14,7 +14,7 @@ def candidate(loss: Loss = squared_error) -> Callable[[Any, Any, Any, Any], dict
     """Return a function ``(params, x, h0, target)`` that returns every gradient of the loss.
 
     Its result holds the arrays ``W U b V c x h0``, as ``backward`` has them, and ``h``, the
-    gradient in every state, as ``hidden_gradients`` has it.
+    gradient in every state, as ``hidden_gradients`` has it; and ``states``, those of the trace.
 
     Examples
     --------
@@ -23,13 +23,14 @@ def candidate(loss: Loss = squared_error) -> Callable[[Any, Any, Any, Any], dict
     >>> gradients_of = candidate()
     >>> grads = gradients_of(init_params(3, 4, 2), np.ones((5, 3)), np.ones(4), np.zeros((5, 2)))
     >>> sorted(grads), grads["h"].shape
-    (['U', 'V', 'W', 'b', 'c', 'h', 'h0', 'x'], (6, 4))
+    (['U', 'V', 'W', 'b', 'c', 'h', 'h0', 'states', 'x'], (6, 4))
     """
 
     def gradients_of(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
         trace = forward(params, x, h0)
         _, dy = loss(trace.y, target)
         grads = backward(params, trace, dy)
-        return {**grads._asdict(), "h": hidden_gradients(params, trace, dy)}
+        dh = hidden_gradients(params, trace, dy)
+        return {**grads._asdict(), "h": dh, "states": trace.h}
 
     return gradients_of

@@ -14,11 +14,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,16 @@ import manual_bptt as mb
 from manual_bptt.candidate import candidate
 
 Item = TypeVar("Item")
+UNPADDED = "autodiff without padding"
 LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
+
+
+class Group(NamedTuple):
+    """Problems with one loss, and how many they are."""
+
+    loss: str
+    size: int
+    problems: Iterable[Any]
 
 
 class UsageError(Exception):
@@ -140,12 +149,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     quiet = arguments.json == "-"
     started = time.perf_counter()
     reports = {}
-    for title, groups in (
-        ("random problems", _random_groups(arguments.cases, arguments.seed, arguments.dtype)),
-        ("windows of real weather", _weather_groups(arguments.seed, arguments.dtype)),
+    draws = arguments.seed, arguments.dtype
+    for title, groups, judged in (
+        ("random problems", _random_groups(arguments.cases, *draws), _by_hand),
+        ("windows of real weather", _weather_groups(*draws), _by_hand),
+        (UNPADDED, _random_groups(min(arguments.cases, 8), *draws), _by_autodiff),
     ):
         began = time.perf_counter()
-        report = Report.of(_judged(groups, title))
+        report = Report.of(_judged(groups, title, judged))
         reports[title] = {"seconds": time.perf_counter() - began, **report.as_dict()}
         _print_report(report, title, time.perf_counter() - began, quiet=quiet)
     rows = equation_rows(arguments.cases, arguments.seed)
@@ -171,20 +182,20 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-def _random_groups(cases: int, seed: int, dtype: str) -> list[tuple[str, list[Any]]]:
-    """Return (loss, problems), the cases shared among both losses, batches and single sequences."""
+def _random_groups(cases: int, seed: int, dtype: str) -> list[Group]:
+    """Share the cases among both losses, batches and single sequences."""
     from reference import draw_problems
 
     kinds = [(loss, batched) for loss in LOSSES for batched in (True, False)]
     shares = [len(range(i, cases, len(kinds))) for i in range(len(kinds))]
     return [
-        (loss, list(draw_problems(n, seed, dtype=dtype, batched=batched, loss=loss)))
+        Group(loss, n, draw_problems(n, seed, dtype=dtype, batched=batched, loss=loss))
         for (loss, batched), n in zip(kinds, shares, strict=True)
     ]
 
 
-def _weather_groups(seed: int, dtype: str) -> list[tuple[str, list[Any]]]:
-    """Return (loss, problems): networks of 10 units on batches of 8 standardised windows.
+def _weather_groups(seed: int, dtype: str) -> list[Group]:
+    """Return networks of 10 units on batches of 8 standardised windows.
 
     The target is the temperature of the next hour, after the last step or after every step.
     """
@@ -209,18 +220,33 @@ def _weather_groups(seed: int, dtype: str) -> list[tuple[str, list[Any]]]:
         for loss, target in zip(LOSSES, (every_hour, next_hour), strict=True):
             x, h0, target = (array.astype(dtype) for array in (x, h0, target))
             groups[loss].append(Problem(params, x, h0, target, loss, origin))
-    return list(groups.items())
+    return [Group(loss, len(problems), problems) for loss, problems in groups.items()]
 
 
-def _judged(groups: list[tuple[str, list[Any]]], title: str) -> Iterator[Any]:
-    """Yield the verdicts on the manual gradients for every problem of every group."""
+def _by_hand(loss: str) -> Any:
+    """Return the manual gradients of a loss as a candidate."""
+    return candidate(LOSSES[loss])
+
+
+def _by_autodiff(loss: str) -> Any:
+    """Return autodiff at the exact shape of each problem as a candidate.
+
+    The answers that candidates are judged by are computed for padded problems; this judges those.
+    """
+    from reference import gradients
+
+    return lambda params, x, h0, target: gradients(params, x, target, h0=h0, loss=loss)
+
+
+def _judged(groups: list[Group], title: str, judged: Callable[[str], Any]) -> Iterator[Any]:
+    """Yield the verdicts on a candidate for every problem of every group."""
     from reference import judge
 
     def results() -> Iterator[Any]:
-        for loss, problems in groups:
-            yield from judge(candidate(LOSSES[loss]), problems)
+        for loss, _, problems in groups:
+            yield from judge(judged(loss), problems)
 
-    return _progress(results(), title, sum(len(problems) for _, problems in groups))
+    return _progress(results(), title, sum(group.size for group in groups))
 
 
 def equation_rows(cases: int, seed: int) -> list[Any]:
@@ -284,8 +310,30 @@ def _print_report(report: Any, title: str, seconds: float, *, quiet: bool) -> No
 
     rows = [(row.gradient, coloured(row.status), *cells(row)[2:]) for row in report.rows]
     verdict = "passed" if report.passed else "FAILED"
-    note = "\n".join([*report.remarks(), f"{title}: {verdict} in {seconds:.1f} s\n"])
-    _print_table(f"manual gradients against jax.grad: {title}", HEADER, rows, note)
+    closing = f"{title}: {verdict} in {seconds:.1f} s\n"
+    note = "\n".join([*report.remarks(), *_to_reproduce(report, title), closing])
+    headline = f"manual gradients against jax.grad: {title}"
+    if title == UNPADDED:
+        headline = "jax.grad at the exact shape against jax.grad with padding"
+    _print_table(headline, HEADER, rows, note)
+
+
+def _to_reproduce(report: Any, title: str) -> list[str]:
+    """Return the command that repeats the worst problem alone, if it can be made from its line."""
+    wrong = [row.worst_problem for row in report.rows if row.failures]
+    found = [line for line in wrong if line.startswith("reference.")]
+    if not found or title == UNPADDED:
+        return []
+    import reference
+
+    loss = eval(found[0], {"reference": reference}).loss
+    judged = f"reference.judge(candidate(mb.{loss}), [{found[0]}])"
+    code = "; ".join([
+        "import reference, manual_bptt as mb",
+        "from manual_bptt.candidate import candidate",
+        f"print(reference.Report.of({judged}))",
+    ])  # fmt: skip
+    return [f'to reproduce: python -c "{code}"']
 
 
 # train -------------------------------------------------------------------------------------------
@@ -471,7 +519,7 @@ def _print_table(
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     console = _Console(highlight=False)
     for name in header:
         whole = name == "verdict" and console.width >= 72

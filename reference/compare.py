@@ -3,6 +3,13 @@
 A candidate is a function ``candidate(params, x, h0, target)`` that returns a mapping or a
 namedtuple with any of the gradients ``W U b V c x h0 h``, where ``h`` is the gradient in every
 state, (T+1, H) or (T+1, B, H). ``manual_bptt`` is judged as one more candidate.
+
+Two checks look at each problem. End to end, a returned gradient is compared with ``jax.grad`` of
+the whole loss (``reference.conditioning``). Step by step, each ``dh[t]`` is compared with what
+``jax.vjp`` of one step makes of the candidate's own ``dh[t+1]``, and each remaining gradient with
+what it makes of the candidate's ``h`` (``reference.bounds``); this needs ``h``, and is sharpest
+where the candidate also returns its ``states``, (T+1, H) or (T+1, B, H). A gradient matches where
+at least one check decides, and none objects.
 """
 
 import warnings
@@ -11,13 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from reference.bounds import PROVES, over_tolerance
+from reference.bounds import decides, over_tolerance
 from reference.gradients import GRADIENTS, Loss
-from reference.oracle import Answer, answers
+from reference.oracle import Answer, Measure, Solved, check_steps, solved
 from reference.problems import Parameters, Problem, draw_problems
 from reference.report import Report, Verdict
 
 Candidate = Callable[[Any, Any, Any, Any], Any]
+RETURNED = (*GRADIENTS, "states")
+# What the local check of a gradient builds on; it says nothing where that is wrong itself.
+PREMISES: dict[str, tuple[str, ...]] = {"states": ()}
+PREMISES |= dict.fromkeys("hVc", ("states",))
+PREMISES |= dict.fromkeys(("W", "U", "b", "x", "h0"), ("states", "h"))
 
 
 def compare(
@@ -35,8 +47,8 @@ def compare(
     ----------
     candidate : callable
         ``candidate(params, x, h0, target)``; params has the fields W, U, b, V, c. It returns a
-        mapping or a namedtuple with any of the gradients W, U, b, V, c, x, h0, h; what it leaves
-        out is reported as not returned.
+        mapping or a namedtuple with any of the gradients W, U, b, V, c, x, h0, h, and with its
+        ``states`` if it likes; what it leaves out is reported as not returned.
     loss : str or callable
         The loss that the candidate differentiates: ``"squared_error"`` (the sum over time, batch
         and outputs), ``"last_step_squared_error"``, or a JAX function ``(y, target)`` that returns
@@ -111,12 +123,24 @@ def judge(
     candidate: Candidate, problems: Iterable[Problem]
 ) -> Iterator[tuple[list[Verdict], list[str]]]:
     """Yield, problem by problem, the verdict on each gradient and notes on the candidate."""
-    for answer in answers(problems):
-        returned, notes = _call(candidate, answer.problem)
+    for chunk in solved(problems):
+        yield from judge_solved(candidate, chunk)
+
+
+def judge_solved(candidate: Candidate, chunk: Solved) -> Iterator[tuple[list[Verdict], list[str]]]:
+    """Judge a candidate on problems whose answers are known, and serve for any number of them."""
+    calls = [_call(candidate, answer.problem) for answer in chunk.answers]
+    own = [
+        _own_recursion(returned, answer.problem)
+        for (returned, _), answer in zip(calls, chunk.answers, strict=True)
+    ]
+    all_steps = check_steps(chunk, own)
+    for answer, (returned, notes), steps in zip(chunk.answers, calls, all_steps, strict=True):
         if isinstance(returned, str):
-            yield [Verdict(k, "raised", answer.problem, detail=returned) for k in GRADIENTS], notes
+            verdicts = [Verdict(k, "raised", answer.problem, detail=returned) for k in GRADIENTS]
         else:
-            yield [_verdict(k, returned.get(k), answer) for k in GRADIENTS], notes
+            verdicts = _verdicts(returned, answer, steps)
+        yield verdicts, notes
 
 
 def _call(candidate: Candidate, problem: Problem) -> tuple[dict[str, Any] | str, list[str]]:
@@ -131,7 +155,7 @@ def _call(candidate: Candidate, problem: Problem) -> tuple[dict[str, Any] | str,
     params = Parameters(*(copies[k] for k in Parameters._fields))
     try:
         returned = _as_mapping(candidate(params, copies["x"], copies["h0"], copies["target"]))
-        gradients = {k: _as_real(returned[k]) for k in GRADIENTS if returned.get(k) is not None}
+        gradients = {k: _as_real(returned[k]) for k in RETURNED if returned.get(k) is not None}
         notes = _notes_on(returned, gradients, problem)
     except (Exception, SystemExit) as error:  # a candidate is a stranger's code
         return _in_words(error), []
@@ -177,7 +201,7 @@ def _notes_on(
     notes = [
         f"{k!r} is not the name of a gradient, and was not looked at"
         for k in returned
-        if k not in GRADIENTS
+        if k not in RETURNED
     ]
     return notes + [
         f"{k} came as {value.dtype}, though the problem is {problem.dtype}"
@@ -193,9 +217,36 @@ def _in_words(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _verdict(name: str, value: np.ndarray | str | None, answer: Answer) -> Verdict:
-    """Judge one gradient of one problem."""
-    problem, (truth, tolerance) = answer.problem, answer.truth[name]
+def _own_recursion(
+    returned: dict[str, Any] | str, problem: Problem
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the states and the gradients in them, each if it can be looked at."""
+    shape = problem.gradient_shape("states")
+
+    def usable(name: str) -> np.ndarray | None:
+        value = None if isinstance(returned, str) else returned.get(name)
+        if not isinstance(value, np.ndarray) or value.shape != shape:
+            return None
+        return value.astype(np.float64) if np.isfinite(value).all() else None
+
+    return usable("states"), usable("h")
+
+
+def _verdicts(returned: dict[str, Any], answer: Answer, steps: dict[str, Measure]) -> list[Verdict]:
+    """Judge what a candidate returned for one problem."""
+    names = [k for k in ("states", "h", *GRADIENTS) if k != "states" or k in returned]
+    verdicts: dict[str, Verdict] = {}
+    for k in dict.fromkeys(names):  # the premises come first
+        sound = all(verdicts[p].status == "match" for p in PREMISES[k] if p in verdicts)
+        verdicts[k] = _verdict(k, returned.get(k), answer, steps.get(k) if sound else None)
+    return [verdicts[k] for k in RETURNED if k in verdicts]
+
+
+def _verdict(
+    name: str, value: np.ndarray | str | None, answer: Answer, step: Measure | None
+) -> Verdict:
+    """Judge one gradient of one problem, end to end and, if step says how, step by step."""
+    problem, (truth, _) = answer.problem, answer.truth[name]
     if value is None:
         return Verdict(name, "not returned", problem)
     if isinstance(value, str):
@@ -210,26 +261,43 @@ def _verdict(name: str, value: np.ndarray | str | None, answer: Answer) -> Verdi
     if not np.isfinite(value).all():
         bad = value[~np.isfinite(value)][0]
         return Verdict(name, "non-finite", problem, detail=f"{bad} where autodiff is finite")
-    if tolerance.max() > PROVES * scale + float(info.tiny) / info.eps:
+    return _measured(name, value.astype(np.float64), answer, step)
+
+
+def _measured(name: str, value: np.ndarray, answer: Answer, step: Measure | None) -> Verdict:
+    """Judge one gradient by its errors, entry by entry, in each check that decides."""
+    problem, (truth, _) = answer.problem, answer.truth[name]
+    end = _ratios(value, answer.truth[name], problem)
+    local = None if step is None else _ratios(value, step, problem)
+    decisive = [ratios for ratios in (local, end) if ratios is not None]
+    if not decisive:
         return Verdict(name, "nothing proved", problem)
-    return _measured(name, value.astype(np.float64), answer, scale)
-
-
-def _measured(name: str, value: np.ndarray, answer: Answer, scale: float) -> Verdict:
-    """Judge one gradient by its error, entry by entry."""
-    truth, tolerance = answer.truth[name]
-    errors = np.abs(value - truth)
-    ratios = over_tolerance(errors, tolerance)
-    ratio, largest = float(ratios.max()), float(errors.max())
+    largest, scale = float(np.abs(value - truth).max()), float(np.abs(truth).max())
     relative = largest / scale if scale > 0 else float(largest > 0)
-    status = "match" if ratio <= 1 else "mismatch"
-    step = _first_wrong_step(name, ratios)
-    return Verdict(name, status, answer.problem, ratio, largest, relative, step)
+    wrong = [ratios for ratios in decisive if ratios.max() > 1]
+    return Verdict(
+        name,
+        "mismatch" if wrong else "match",
+        problem,
+        ratio=None if end is None else float(end.max()),
+        local=None if local is None else float(local.max()),
+        max_abs_error=largest,
+        max_rel_error=relative,
+        step=_first_wrong_step(name, wrong[0]) if wrong else None,
+    )
+
+
+def _ratios(value: np.ndarray, measure: Measure, problem: Problem) -> np.ndarray | None:
+    """Return the error of each entry over its tolerance, if that is small beside the gradient."""
+    expected, tolerance = measure
+    if not decides(expected, tolerance, problem.dtype):
+        return None
+    return over_tolerance(value - expected, tolerance)
 
 
 def _first_wrong_step(name: str, ratios: np.ndarray) -> int | None:
-    """Return the last step t at which h or x is wrong: the first one that the recursion meets."""
-    if name not in ("h", "x"):
+    """Return the first wrong step that is met: going forward for states, backward for h and x."""
+    if name not in ("h", "x", "states"):
         return None
     wrong = np.flatnonzero((ratios > 1).reshape(len(ratios), -1).any(axis=1))
-    return int(wrong[-1]) + (name == "x") if wrong.size else None
+    return int(wrong[0 if name == "states" else -1]) + (name == "x")

@@ -9,7 +9,7 @@ totals, gradients at every state, the contributions of a parameter's separate co
 An equation holds if every member equals its left-hand side in every problem, up to what rounding
 can explain: eight times the largest deviation in eight runs with an error of one rounding in every
 operation, separately for each time step, plus gamma_n times the sum of the magnitudes of a sum's
-terms (see ``reference.bounds``).
+terms (see ``reference.conditioning``).
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reference.bounds import MULTIPLE, PROVES, over_tolerance, perturbations, rounded_tanh
-from reference.oracle import CHUNK, Shape, chunks, padded
+from reference.bounds import FLUSHED, decides, gamma, over_tolerance
+from reference.conditioning import MULTIPLE, perturbations, rounded_tanh
+from reference.oracle import Shape, chunks, padded, stack
 from reference.problems import Problem
 from reference.report import json_value
 from reference.rnn import PARAMETERS
@@ -163,7 +164,8 @@ def _with_tolerances(variables: Any, arguments: Any, errors: Any, u: Any) -> Any
         if name in PARAMETERS:
             rounding = jnp.abs(getattr(plain, f"{name}_t")).sum(axis=0)
         n = len(plain.loss) + 2
-        return MULTIPLE * deviation + 2 * n * u / (1 - n * u) * rounding
+        flushed = FLUSHED * n * np.finfo(np.float64).tiny
+        return MULTIPLE * deviation + 2 * gamma(n, u) * rounding + flushed
 
     return plain, Quantities(*(tolerance(name) for name in Quantities._fields))
 
@@ -181,8 +183,7 @@ def left_hand_sides(
     for group, shape, _, kind in chunks(problems):
         if kind is not None or any("B" in problem.sizes for problem in group):
             raise ValueError("equations are about one sequence and a squared error")
-        filled = group + [group[-1]] * (CHUNK - len(group))
-        stacked = jax.tree.map(lambda *a: np.stack(a), *(padded(p, shape) for p in filled))
+        stacked = stack([padded(p, shape) for p in group], shape)
         with jax.enable_x64(True):
             both = _compiled(shape)(*stacked, perturbations(*shape), 2.0**-53)
             values, tolerances = jax.tree.map(np.asarray, both)
@@ -333,8 +334,7 @@ def _left(
 def _ratio(left: list[tuple[np.ndarray, np.ndarray]], sides: list[Any]) -> float | None:
     """Return the largest error over tolerance of any member; None if nothing is decided."""
     for value, tolerance in left:
-        scale = np.abs(value).max()
-        if not (np.isfinite(scale) and tolerance.max() <= PROVES * scale + np.finfo(float).tiny):
+        if not (np.isfinite(value).all() and decides(value, tolerance, np.float64)):
             return None
     return max(_side_ratio(left, side) for side in sides)
 

@@ -53,8 +53,11 @@ class Problem:
         return self.x.dtype
 
     def gradient_shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a gradient: ``h``, that in every state, or that of an argument."""
-        if name == "h":
+        """Return the shape of a gradient: ``h``, that in every state, or that of an argument.
+
+        That of the ``states`` themselves is the shape of ``h``.
+        """
+        if name in ("h", "states"):
             return (len(self.x) + 1, *self.h0.shape)
         array: np.ndarray = getattr(self if name in ("x", "h0") else self.params, name)
         return array.shape
@@ -88,7 +91,12 @@ FREQUENCIES = {
     "linear": 0.1,
 }
 STEPS = ((1, 1), (2, 2), (3, 3), (4, 8), (9, 32), (33, 40))
-LARGEST = 8  # of D, H and O in the problems that draw_problems draws
+LARGEST = 8  # of D, H and O in all but a few of the problems that draw_problems draws
+# After so many problems, every 40th is long or wide, in turns: a short comparison need not wait for
+# the compilation of their shapes.
+SMALL_FIRST = 200
+LONG = (41, 256)  # steps
+WIDE = ((5, 8), (9, 16))  # sequences; inputs, units and outputs
 
 
 def random_problem(
@@ -151,7 +159,10 @@ def draw_problems(
 ) -> Iterator[Problem]:
     """Yield random problems, of n_outputs outputs if that is given.
 
-    The problems of one seed are the first of those of any larger number of cases.
+    The problems of one seed are the first of those of any larger number of cases. They have up to
+    40 steps, 4 sequences and 8 inputs, units and outputs; but beyond the first 200, every 40th is
+    long, up to 256 steps, or wide, up to 8
+    sequences and 16 inputs, units and outputs, in turns.
     """
     rng = np.random.default_rng([seed, batched])
     # A callable loss is compiled once for each shape, so it meets four of them, not hundreds; three
@@ -160,6 +171,8 @@ def draw_problems(
     for case in range(cases):
         any_steps = STEPS[rng.integers(len(STEPS))]
         shape = dict(few[case % 4]) if callable(loss) else _draw_shape(rng, batched, any_steps)
+        if case >= SMALL_FIRST and case % 40 == 0 and not callable(loss):
+            shape |= _draw_large(rng, batched, long=case % 80 == 40)
         regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
         if case == 0:
             regime = "contracting"  # where every gradient is well-conditioned
@@ -175,3 +188,14 @@ def _draw_shape(
     D, H, O = (int(n) for n in rng.integers(least, LARGEST + 1, 3))
     B = int(rng.integers(least, 5)) if batched else None
     return {"T": int(rng.integers(low, high + 1)), "B": B, "D": D, "H": H, "O": O}
+
+
+def _draw_large(rng: np.random.Generator, batched: bool, *, long: bool) -> dict[str, Any]:
+    """Return the sizes in which a long or a wide problem differs from the rest."""
+    if long:
+        return {"T": int(rng.integers(*LONG, endpoint=True))}
+    sequences, widths = WIDE
+    shape: dict[str, Any] = {k: int(rng.integers(*widths, endpoint=True)) for k in "DHO"}
+    if batched:
+        shape["B"] = int(rng.integers(*sequences, endpoint=True))
+    return shape | {"T": int(rng.integers(*STEPS[3], endpoint=True))}

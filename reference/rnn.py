@@ -23,15 +23,23 @@ class Probes(NamedTuple):
     y: Any
 
 
+def cell(params: Any, h: Any, x_t: Any) -> Any:
+    """Return the next state (H,) of one sequence, from a state and an input (D,)."""
+    return jnp.tanh(params["W"] @ h + params["U"] @ x_t + params["b"])  # Eq. 1
+
+
+def output(params: Any, h: Any) -> Any:
+    """Return the output (O,) in a state (H,)."""
+    return params["V"] @ h + params["c"]  # Eq. 2
+
+
 def sequence(params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
     """Return the states (T+1, H) and the outputs (T, O) of one sequence x (T, D)."""
-    W, U, b, V, c = (params[k] for k in PARAMETERS)
 
     def step(h: Any, inputs: Any) -> tuple[Any, tuple[Any, Any]]:
         x_t, probe_h, probe_y = inputs
-        h = jnp.tanh(W @ h + U @ x_t + b) + probe_h  # Eq. 1
-        y = V @ h + c + probe_y  # Eq. 2
-        return h, (h, y)
+        h = cell(params, h, x_t) + probe_h
+        return h, (h, output(params, h) + probe_y)
 
     start = h0 + probes.h[0]
     _, (states, outputs) = jax.lax.scan(step, start, (x, probes.h[1:], probes.y))

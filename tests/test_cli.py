@@ -21,10 +21,12 @@ def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
     assert err == ""
     result = json.loads(out)
     assert result["passed"] is True
-    assert set(result["reports"]) == {"random problems", "windows of real weather"}
+    titles = ["random problems", "windows of real weather", "autodiff without padding"]
+    assert list(result["reports"]) == titles
     for report in result["reports"].values():
         assert {row["status"] for row in report["rows"]} == {"match"}
         assert all(0 < row["ratio"] <= 1 for row in report["rows"])
+        assert all(0 < row["local_ratio"] <= 1 for row in report["rows"])
     assert [row["number"] for row in result["equations"]] == list(range(1, 38))
     assert {row["status"] for row in result["equations"]} == {"definition", "holds", "erratum"}
     random = result["reports"]["random problems"]["rows"]
@@ -35,7 +37,7 @@ def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):
     path = tmp_path / "out.json"
     assert main(["verify", "--cases", "8", "--dtype", "float32", "--json", str(path)]) == 0
     out = capsys.readouterr().out
-    assert out.count("match") == 16
+    assert out.count("match") == 9 + 9 + 8  # autodiff does not return its states
     assert out.count("erratum (corrected form holds)") == 10
     assert "passed" in out
     assert json.loads(path.read_text())["dtype"] == "float32"
@@ -54,6 +56,10 @@ def test_verify_exits_1_and_names_the_gradient_that_is_wrong(monkeypatch, capsys
     assert "U is wrong" in out
     assert "W is wrong" not in out
     assert "FAILED" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("to reproduce: python -c")]
+    code = line.removeprefix('to reproduce: python -c "').removesuffix('"')
+    exec(code, {})
+    assert "U is wrong" in capsys.readouterr().out
 
 
 def test_train_saves_a_model_and_reports_persistence_beside_it(tmp_path, capsys):
@@ -161,7 +167,7 @@ def test_a_folder_in_the_place_of_the_model_is_refused_before_training(tmp_path,
 
 def test_weather_problems_are_windows_of_the_table_and_reproducible():
     first, again = (manual_bptt.cli._weather_groups(0, "float64") for _ in range(2))
-    for (loss, made), (_, remade) in zip(first, again, strict=True):
+    for (loss, _, made), (_, _, remade) in zip(first, again, strict=True):
         assert len(made) == 48
         for p, q in zip(made, remade, strict=True):
             assert p.sizes == {"T": 24, "B": 8, "D": len(forecasting.FEATURES), "H": 10, "O": 1}
