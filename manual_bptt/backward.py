@@ -32,6 +32,7 @@ from manual_bptt.validation import (
     as_outputs,
     as_params,
     as_state,
+    attributes,
     require_finite,
     require_shape,
 )
@@ -130,7 +131,7 @@ def _recursion(
 
     dh[T], ..., dh[1] are written to the arrays that the iterable dh yields, in this order.
     """
-    W, V = np.ascontiguousarray(params.W), params.V
+    W, V = params.W, params.V
     da = np.empty(h[1:].shape, h.dtype)
     np.matmul(rows(dy), V, out=rows(da))  # da[t] holds V' dy[t] for now
     slope = h[1:] * h[1:]
@@ -147,10 +148,8 @@ def _checked(
     params: Any, trace: Any, dy: Any, dh_last: Any, check_finite: bool
 ) -> tuple[Params, Trace, Array, Array]:
     params = as_params(params, check_finite=check_finite)
-    if not all(hasattr(trace, name) for name in Trace._fields):
-        raise TypeError(f"trace is a {type(trace).__name__}; expected what forward returned")
+    trace = Trace(**attributes("trace", trace, Trace._fields, "what forward returned"))
     x = as_inputs(params, trace.x, check_finite=check_finite, name="trace.x")
-    x = np.ascontiguousarray(x)
     T, *batch = x.shape[:-1]
     h = as_array("trace.h", trace.h, params.W.dtype)
     meaning = "(T+1, B, H)" if batch else "(T+1, H)"

@@ -98,9 +98,9 @@ def _mark_overflow(W: Array, h: Array) -> None:
     finite = np.isfinite(inputs)
     if not finite.all():
         inputs[~finite] = np.nan
-    largest = max(1.0, float(np.abs(h[0]).max()))
-    if not np.abs(W).sum() * largest < np.finfo(W.dtype).max:
-        inputs[...] = np.nan
+    largest = np.maximum(1, np.abs(h[0]).max(axis=-1))  # in each sequence
+    safe = np.abs(W).sum() * largest < np.finfo(W.dtype).max
+    inputs[:, ~safe] = np.nan
 
 
 def rows(array: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from manual_bptt.backward import run_backward
 from manual_bptt.forward import run_forward
 from manual_bptt.losses import last_step_squared_error, squared_error
-from manual_bptt.params import Gradients, Params
+from manual_bptt.params import Gradients, Params, in_words
 from manual_bptt.validation import as_inputs, as_outputs, as_params, as_state
 
 Loss = Callable[..., tuple[Any, Any]]
@@ -63,7 +63,7 @@ def loss_and_gradients(
     True
     """
     if not callable(loss):
-        raise TypeError(f"loss is {loss!r}; expected a function (y, target) -> (value, dy)")
+        raise TypeError(f"loss is {in_words(loss)}; expected a function (y, target) -> (value, dy)")
     params = as_params(params, check_finite=check_finite)
     x = as_inputs(params, x, check_finite=check_finite)
     h0 = as_state("h0", h0, params, x.shape[1:-1], check_finite=check_finite)
@@ -90,9 +90,9 @@ def _accepted(loss: Loss, weights: Any) -> Any:
     """Return weights, if the loss takes them."""
     try:
         parameters = signature(loss).parameters.values()
-    except ValueError:  # some built-in functions have no signature
+    except (TypeError, ValueError):  # some built-in functions have no signature
         parameters = {}.values()
     if any(p.name == "weights" or p.kind is p.VAR_KEYWORD for p in parameters):
         return weights
-    name = getattr(loss, "__name__", repr(loss))
+    name = getattr(loss, "__name__", in_words(loss))
     raise TypeError(f"weights was given, but the loss {name} takes none")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from manual_bptt.params import Array, floating_dtype
-from manual_bptt.validation import as_array, require_finite, require_shape
+from manual_bptt.validation import as_array, require_finite, require_flag, require_shape
 
 
 def squared_error(
@@ -118,9 +118,10 @@ def _sum_of_squares(error: Array) -> tuple[Any, Array]:
 
 
 def _outputs(y: Any, check_finite: bool) -> Array:
+    require_flag("check_finite", check_finite)
     y = as_array("y", y)
     kind = np.dtype(np.float64) if y.dtype.kind in "iub" else floating_dtype("y", y.dtype)
-    y = y.astype(kind, copy=False)
+    y = y.astype(kind, order="C", copy=False)
     if y.ndim not in (2, 3) or 0 in y.shape:
         raise ValueError(f"y has shape {y.shape}; expected (T, O) or (T, B, O), no axis empty")
     return require_finite("y", y) if check_finite else y

@@ -11,6 +11,7 @@
 | c     | (O,)   | bias of the outputs                       |
 """
 
+from collections.abc import Callable
 from operator import index
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[Any]
+LARGEST = 2**29  # of D, H and O; the bytes of W can then be counted in 64 bits
 
 
 class Params(NamedTuple):
@@ -75,7 +77,7 @@ def init_params(
     TypeError
         If a size is not an integer or dtype is not a real or complex floating type.
     ValueError
-        If a size is below 1.
+        If a size is below 1 or above 2**29.
 
     Examples
     --------
@@ -91,8 +93,8 @@ def init_params(
     )
     try:
         kind = floating_dtype("dtype", np.dtype(dtype))
-    except TypeError:
-        message = f"dtype is {dtype!r}; expected float32, float64 or a wider floating type"
+    except Exception:  # whatever a stranger's object raises when it is taken for a dtype
+        message = f"dtype is {in_words(dtype)}; expected float32, float64 or a wider floating type"
         raise TypeError(message) from None
     rng = _generator(rng)
     Q, R = np.linalg.qr(rng.standard_normal((H, H)))
@@ -109,21 +111,38 @@ def floating_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
+def in_words(value: Any, spell: Callable[[Any], str] = repr) -> str:
+    """Return value on one short line, as a message shows it."""
+    try:
+        text = " ".join(spell(value).split())
+    except Exception:  # a stranger's object may refuse
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
 def _generator(rng: Any) -> np.random.Generator:
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        message = f"rng is {rng!r}; expected an int of at least 0, a Generator or None"
-        raise TypeError(message) from None
+    seed = _integer(rng)
+    if rng is not None and not isinstance(rng, np.random.Generator) and (seed is None or seed < 0):
+        message = f"rng is {in_words(rng)}; expected an int of at least 0, a Generator or None"
+        raise TypeError(message)
+    return np.random.default_rng(rng if seed is None else seed)
 
 
-def _size(name: str, value: int) -> int:
+def _size(name: str, value: Any) -> int:
     """Return value as an int of at least 1."""
-    try:
-        n = index(value)
-    except TypeError:
-        message = f"{name} is {value!r}; expected an integer of at least 1"
-        raise TypeError(message) from None
+    n = _integer(value)
+    if n is None:
+        raise TypeError(f"{name} is {in_words(value)}; expected an integer of at least 1")
     if n < 1:
-        raise ValueError(f"{name} is {n}; expected at least 1")
+        raise ValueError(f"{name} is {in_words(n)}; expected at least 1")
+    if n > LARGEST:
+        raise ValueError(f"{name} is {in_words(n)}; expected at most {LARGEST}")
     return n
+
+
+def _integer(value: Any) -> int | None:
+    """Return value as an int, or None if it is none; nor are True and False."""
+    try:
+        return None if isinstance(value, bool) else index(value)
+    except Exception:  # whatever a stranger's object raises
+        return None

@@ -1,44 +1,56 @@
 """What a bad argument gets: one message that names it, what was expected and what came.
 
 Every public function passes its arguments through here once, before any arithmetic, so that the
-kernels see arrays of one native floating dtype whose shapes agree and NumPy's broadcasting never
-hides a mistake. ``TypeError`` is for a wrong kind, ``ValueError`` for a wrong shape or value.
+kernels see C-ordered arrays of one native floating dtype whose shapes agree: NumPy's broadcasting
+never hides a mistake, and the layout of an argument changes no bit of a result. ``TypeError`` is
+for a wrong kind, ``ValueError`` for a wrong shape or value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from manual_bptt.params import Array, Params, floating_dtype
+from manual_bptt.params import Array, Params, floating_dtype, in_words
 
 Shape = tuple[int, ...]
 
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
-    """Return value as an array of numbers, cast to dtype where one is given."""
+    """Return value as an array of numbers; where a dtype is given, C-ordered and of that dtype."""
     array = value if type(value) is np.ndarray else _from_anything(name, value)
-    if dtype is not None and array.dtype == dtype:
+    if dtype is not None and array.dtype == dtype and array.flags.c_contiguous:
         return array
     if array.dtype.kind not in "fiubc":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
+        raise TypeError(f"{name} has dtype {in_words(array.dtype, str)}; expected numbers")
     if dtype is None:
         return array
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"{name} is complex; expected real numbers, since the rest is {dtype}")
     with np.errstate(over="ignore", under="ignore"):  # what overflows fails the finiteness scan
-        return array.astype(dtype, copy=False)
+        return array.astype(dtype, order="C", copy=False)
 
 
 def _from_anything(name: str, value: Any) -> Array:
-    """Return what is no plain array as one; lists of masked arrays would lose their masks."""
-    parts = value if isinstance(value, list | tuple) else (value,)
-    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        raise TypeError(f"{name} is a masked array; expected plain numbers (use .filled())")
+    """Return what is no plain array as one."""
+    _require_plain_lists(name, value)
     try:
         return np.asarray(value)
     except Exception as error:  # whatever the object raises when it is asked for its numbers
-        raise ValueError(f"{name} is not an array: {error}") from None
+        raise ValueError(f"{name} is not an array: {in_words(error, str)}") from None
+
+
+def _require_plain_lists(name: str, value: Any, depth: int = 0) -> None:
+    """Refuse masked arrays, which lose their masks in a list, and lists that have no end."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; expected plain numbers (use .filled())")
+    if isinstance(value, list | tuple):
+        if depth == 3:
+            raise ValueError(f"{name} is nested more than three lists deep; expected an array")
+        nested = (list, tuple, np.ma.MaskedArray)
+        if any(issubclass(kind, nested) for kind in set(map(type, value))):
+            for part in value:
+                _require_plain_lists(name, part, depth + 1)
 
 
 def require_shape(name: str, array: Array, shape: Shape, meaning: str) -> Array:
@@ -60,14 +72,26 @@ def require_finite(name: str, array: Array) -> Array:
     return array
 
 
+def require_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False: text such as "no" would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {in_words(value)}; expected True or False")
+
+
+def attributes(name: str, holder: Any, names: Iterable[str], expected: str) -> dict[str, Any]:
+    """Return {name: attribute} of an object that has to have them all."""
+    try:
+        return {k: getattr(holder, k) for k in names}
+    except Exception:  # an attribute is missing, or a stranger's object fails to give it
+        raise TypeError(f"{name} is a {type(holder).__name__}; expected {expected}") from None
+
+
 def as_params(params: Any, *, check_finite: bool) -> Params:
     """Return the five parameters in one native dtype, with shapes that agree."""
-    if isinstance(params, Mapping) or not all(hasattr(params, k) for k in Params._fields):
-        raise TypeError(
-            f"params is a {type(params).__name__}; expected Params, or an object with the "
-            "attributes W, U, b, V and c"
-        )
-    arrays = {k: as_array(f"params.{k}", getattr(params, k)) for k in Params._fields}
+    require_flag("check_finite", check_finite)
+    expected = "Params, or an object with the attributes W, U, b, V and c"
+    fields = attributes("params", params, Params._fields, expected)
+    arrays = {k: as_array(f"params.{k}", field) for k, field in fields.items()}
     dtype = floating_dtype("params' common dtype", np.result_type(*arrays.values()))
     native = Params(*(as_array(f"params.{k}", a, dtype) for k, a in arrays.items()))
     _require_parameter_shapes(native)
