@@ -209,11 +209,15 @@ def first(objections: list[bool]) -> str:
     return str(objections.index(True) + 1) if any(objections) else "never"
 
 
+def asked(check: str, mistake: Mistake) -> bool:
+    """Return whether a check looks at any gradient that a mistake affects."""
+    return check not in OTHERS or mistake.affects != ("h",)
+
+
 def rows(found: dict[str, Alarms]) -> Iterator[list[str]]:
     """Yield the rows of the table of mistakes."""
     for name, mistake in MISTAKES.items():
-        asked = CHECKS if mistake.affects != ("h",) else CHECKS[:4]
-        cells = [first(found[name][k]) if k in asked else "not asked" for k in CHECKS]
+        cells = [first(found[name][k]) if asked(k, mistake) else "not asked" for k in CHECKS]
         yield [f"{name}: {mistake.sentence}", *cells]
 
 
@@ -223,7 +227,8 @@ def part(found: dict[str, Alarms], right: Alarms) -> str:
         sorted(found[name][k].index(True) + 1 for k in OURS if any(found[name][k]))[1]
         for name in MISTAKES
     )
-    missed = {k: sum(not any(found[name][k]) for name in MISTAKES) for k in CHECKS}
+    met = {k: [found[n][k] for n, m in MISTAKES.items() if asked(k, m)] for k in CHECKS}
+    missed = {k: sum(not any(objections) for objections in met[k]) for k in CHECKS}
     false = {k: sum(right[k]) for k in CHECKS}
     lines = [
         f"{len(MISTAKES)} mistakes, one at a time in an otherwise right derivation, met {PROBLEMS} "
@@ -235,7 +240,7 @@ def part(found: dict[str, Alarms], right: Alarms) -> str:
         *table(
             ["", *CHECKS],
             [
-                ["mistakes never noticed", *(str(missed[k]) for k in CHECKS)],
+                ["mistakes never noticed", *(f"{missed[k]} of {len(met[k])}" for k in CHECKS)],
                 [
                     "right derivation accused",
                     *(f"{false[k]} of {len(right[k])}" for k in CHECKS),
@@ -268,7 +273,7 @@ class Jury:
         """Return who objects to a mistake."""
         candidate = mistake.candidate(self.loss)
         found = alarms(candidate, self.chunks, self.order)
-        if mistake.affects != ("h",) and any(any(found[k]) for k in OURS):
+        if asked("gradcheck", mistake) and any(any(found[k]) for k in OURS):
             ask_the_others_until_they_object(candidate, self.problems, self.right, found)
         return found
 

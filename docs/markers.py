@@ -20,4 +20,5 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     """Return the lines of a Markdown table; all but the first column are aligned to the right."""
     header = list(header)
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+    lines = [[cell.replace("|", "\\|") for cell in cells] for cells in (header, rule, *rows)]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
