@@ -153,7 +153,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     for title, groups, judged in (
         ("random problems", _random_groups(arguments.cases, *draws), _by_hand),
         ("windows of real weather", _weather_groups(*draws), _by_hand),
-        (UNPADDED, _random_groups(min(arguments.cases, 8), *draws), _by_autodiff),
+        (UNPADDED, _random_groups(min(8, 1 + arguments.cases // 100), *draws), _by_autodiff),
     ):
         began = time.perf_counter()
         report = Report.of(_judged(groups, title, judged))

@@ -25,12 +25,13 @@ def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
     assert list(result["reports"]) == titles
     for report in result["reports"].values():
         assert {row["status"] for row in report["rows"]} == {"match"}
-        assert all(0 < row["ratio"] <= 1 for row in report["rows"])
-        assert all(0 < row["local_ratio"] <= 1 for row in report["rows"])
+        assert all(0 <= row["ratio"] <= 1 for row in report["rows"])
+        assert all(0 <= row["local_ratio"] <= 1 for row in report["rows"])
     assert [row["number"] for row in result["equations"]] == list(range(1, 38))
     assert {row["status"] for row in result["equations"]} == {"definition", "holds", "erratum"}
     random = result["reports"]["random problems"]["rows"]
     assert all(row["cases"] + row["undecided"] == 40 for row in random)
+    assert all(row["ratio"] > 0 and row["local_ratio"] > 0 for row in random)
 
 
 def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):

@@ -1,0 +1,122 @@
+"""All mutants of a file: what cosmic-ray's operators and ours make of it, each once.
+
+Left out is what says nothing about the tests: code that does not compile; mutations of annotations
+and docstrings, which nothing executes; bit operators, which floating arrays refuse, so that any
+test would notice; and identity for equality, which depends on the interpreter.
+"""
+
+import ast
+import difflib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import cosmic_ray.plugins
+from cosmic_ray.mutating import mutate_code
+from operators import OPERATORS, Provider
+
+PROVIDERS = {**cosmic_ray.plugins.OPERATOR_PROVIDERS, "bptt": Provider()}
+LEFT_OUT = re.compile(
+    "Variable(Replacer|Inserter)"  # random
+    "|ReplaceBinaryOperator_.*_(Bit.*|.Shift)"
+    "|ReplaceComparisonOperator_((?!Is).*_Is.*|Is.*_(?!Is).*)"
+    "|ReplaceUnaryOperator_USub_(Not|Invert)"
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One file with one mutation; the name says which, and stays when other lines move."""
+
+    name: str
+    source: str
+
+
+def mutants(path: Path) -> list[Mutant]:
+    """Return every mutant of the file, no two of which are the same program."""
+    original = path.read_text(encoding="utf-8")
+    seen = {_program(original)}
+    named: Counter[str] = Counter()
+    made = []
+    for source in _mutations(original):
+        program = _program(source)
+        if program is not None and program not in seen:
+            seen.add(program)
+            name = f"{path.name} {_change(original, source)}"
+            named[name] += 1  # the same line may occur twice in one function
+            made.append(Mutant(name + f" #{named[name]}" * (named[name] > 1), source))
+    return made
+
+
+def check_operators() -> None:
+    """Raise AssertionError if an operator of ours does not do what its example says."""
+    for operator in OPERATORS.values():
+        for e in operator.examples():
+            assert mutate_code(e.pre_mutation_code, operator(), 0) == e.post_mutation_code, operator
+
+
+def _mutations(source: str) -> Iterator[str]:
+    for provider in PROVIDERS.values():
+        for name in provider:
+            if LEFT_OUT.fullmatch(name):
+                continue
+            for occurrence in count():
+                mutated = mutate_code(source, provider[name](), occurrence)
+                if mutated is None:
+                    break
+                yield mutated
+
+
+def _program(source: str) -> str | None:
+    """Return what is executed, as text to compare; None if the source does not compile."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            compile(source, "mutant", "exec")
+    except SyntaxError:
+        return None
+    return ast.dump(_Executed().visit(ast.parse(source)))
+
+
+class _Executed(ast.NodeTransformer):
+    """Takes annotations and docstrings out of a syntax tree."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+
+def _change(original: str, mutated: str) -> str:
+    """Return ``function: line -> line``."""
+    before, after = original.splitlines(), mutated.splitlines()
+    matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
+    changes = [c for c in matcher.get_opcodes() if c[0] != "equal"]
+    first, last = changes[0], changes[-1]
+    was, becomes = _code(before[first[1] : last[2]]), _code(after[first[3] : last[4]])
+    functions = [
+        n
+        for n in ast.walk(ast.parse(original))
+        if isinstance(n, ast.FunctionDef) and n.lineno <= first[1] + 1 <= (n.end_lineno or 0)
+    ]
+    where = functions[-1].name if functions else "module"
+    return f"{where}: {was} -> {becomes}"
+
+
+def _code(lines: list[str]) -> str:
+    """Return lines of code as one, without their comments."""
+    return " ".join(line.split("  #")[0].strip() for line in lines)
