@@ -19,9 +19,10 @@ The bound on da is absolute, because 1 - h^2 loses all relative accuracy at satu
 far the candidate's h[t] lies from the tanh(a[t]) at which JAX takes the derivative. A candidate's
 tanh may err by 4 of its u and JAX's by 8 v: XLA's was measured at 7.5 v, NumPy's at 1.7 u.
 
-The bounds are about code that computes dh[t] from dh[t+1], one step at a time. A parallel scan over
-time composes many steps before it applies them, and its dh, though right, may round otherwise: in
-one of 10,000 float32 problems it was accused. Such code leaves out h, and is judged end to end.
+The bounds are about code that computes dh[t] from dh[t+1], one step at a time, and everything else
+from that dh. Code that is right but goes another way (a parallel scan over time; dW by real-time
+recurrent learning, or dx by forward mode, beside the h of a recursion) rounds otherwise, and may be
+accused of it. Such code leaves out h, and is judged end to end.
 
 A candidate that keeps its states to itself is taken to have those of autodiff, each up to a bound
 that the first two lines carry forward in time; delta and every |h| grow by that bound.

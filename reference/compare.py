@@ -8,8 +8,9 @@ Two checks look at each problem. End to end, a returned gradient is compared wit
 the whole loss (``reference.conditioning``). Step by step, each ``dh[t]`` is compared with what
 ``jax.vjp`` of one step makes of the candidate's own ``dh[t+1]``, and each remaining gradient with
 what it makes of the candidate's ``h`` (``reference.bounds``); this needs ``h``, and is sharpest
-where the candidate also returns its ``states``, (T+1, H) or (T+1, B, H). A gradient matches where
-at least one check decides, and none objects.
+where the candidate also returns its ``states``, (T+1, H) or (T+1, B, H). Return ``h`` if the other
+gradients are computed from it; otherwise leave it out. A gradient matches where at least one check
+decides, and none objects.
 """
 
 import warnings
