@@ -30,12 +30,12 @@ from markers import table, write_part
 
 import reference
 from reference.bounds import decides, over_tolerance
-from reference.compare import judge_solved
 from reference.gradients import GRADIENTS, LOSSES
 from reference.mistakes import MISTAKES, Mistake, correct
 from reference.oracle import Answer, solved
 from reference.problems import Parameters, Problem
 from reference.rnn import PARAMETERS, run, zero_probes
+from reference.verdicts import judge_solved
 
 PROBLEMS = 200
 FEW = 16  # that check_grads and gradcheck, which are slower, meet

@@ -6,22 +6,27 @@
 False
 """
 
-from reference.compare import assert_gradients_match, compare, judge
+from reference.compare import assert_gradients_match, compare, diagnose
 from reference.equations import judge_equations
+from reference.findings import Diagnosis
 from reference.gradients import gradients
-from reference.problems import Problem, draw_problems, random_problem
+from reference.problems import Problem, draw_problems, make_problem, random_problem
 from reference.report import Report
 from reference.rnn import forward
+from reference.verdicts import judge
 
 __all__ = [
+    "Diagnosis",
     "Problem",
     "Report",
     "assert_gradients_match",
     "compare",
+    "diagnose",
     "draw_problems",
     "forward",
     "gradients",
     "judge",
     "judge_equations",
+    "make_problem",
     "random_problem",
 ]

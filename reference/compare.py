@@ -4,33 +4,37 @@ A candidate is a function ``candidate(params, x, h0, target)`` that returns a ma
 namedtuple with any of the gradients ``W U b V c x h0 h``, where ``h`` is the gradient in every
 state, (T+1, H) or (T+1, B, H). ``manual_bptt`` is judged as one more candidate.
 
-Two checks look at each problem. End to end, a returned gradient is compared with ``jax.grad`` of
-the whole loss (``reference.conditioning``). Step by step, each ``dh[t]`` is compared with what
-``jax.vjp`` of one step makes of the candidate's own ``dh[t+1]``, and each remaining gradient with
-what it makes of the candidate's ``h`` (``reference.bounds``); this needs ``h``, and is sharpest
-where the candidate also returns its ``states``, (T+1, H) or (T+1, B, H). Return ``h`` if the other
-gradients are computed from it; otherwise leave it out. A gradient matches where at least one check
-decides, and none objects.
+Each problem is looked at end to end and step by step (``reference.verdicts``). The second needs
+``h``, and is sharpest where the candidate also returns its ``states``, (T+1, H) or (T+1, B, H).
+Return ``h`` if the other gradients are computed from it; otherwise leave it out.
+
+What is wrong is then explained: by the mistake that reproduces it (``reference.diagnosis``), by
+where in time it goes wrong (``reference.localisation``), and by the smallest problem that shows it
+(``reference.smallest``).
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from reference.bounds import decides, over_tolerance
+from reference.candidates import LAYOUTS, Caller, Candidate, Flaw
+from reference.diagnosis import Evidence, explain, gather, telling_problems
+from reference.findings import Counterexample, Diagnosis
 from reference.gradients import GRADIENTS, Loss
-from reference.oracle import Answer, Measure, Solved, check_steps, solved
-from reference.problems import Parameters, Problem, draw_problems
-from reference.report import Report, Verdict
+from reference.localisation import on_lengths, on_steps
+from reference.observations import observations
+from reference.oracle import answers
+from reference.problems import Problem, checked_sizes, draw_problems, random_problem
+from reference.report import FAILURES, Report
+from reference.smallest import smallest
+from reference.verdicts import judge
 
-Candidate = Callable[[Any, Any, Any, Any], Any]
-RETURNED = (*GRADIENTS, "states")
-# What the local check of a gradient builds on; it says nothing where that is wrong itself.
-PREMISES: dict[str, tuple[str, ...]] = {"states": ()}
-PREMISES |= dict.fromkeys("hVc", ("states",))
-PREMISES |= dict.fromkeys(("W", "U", "b", "x", "h0"), ("states", "h"))
+LONGEST_LINE = 4000  # characters of a line that makes a problem again
 
 
 def compare(
@@ -41,6 +45,11 @@ def compare(
     seed: int = 0,
     dtype: str = "float64",
     batched: bool = True,
+    layout: str = "time_first",
+    sizes: Mapping[str, int] | None = None,
+    time_budget: float | None = 60.0,
+    explained: bool = True,
+    progress: Callable[[Iterator[Any]], Iterable[Any]] = iter,
 ) -> Report:
     """Judge a candidate on random problems.
 
@@ -48,12 +57,14 @@ def compare(
     ----------
     candidate : callable
         ``candidate(params, x, h0, target)``; params has the fields W, U, b, V, c. It returns a
-        mapping or a namedtuple with any of the gradients W, U, b, V, c, x, h0, h, and with its
-        ``states`` if it likes; what it leaves out is reported as not returned.
+        mapping or a namedtuple with any of the gradients W, U, b, V, c, x, h0, h (or dW, dU, ...),
+        and with its ``states`` if it likes; what it leaves out is reported as not returned. Axes of
+        length one may be missing or added, and the report says so: V as (H,) for one output, b as
+        (H, 1).
     loss : str or callable
         The loss that the candidate differentiates: ``"squared_error"`` (the sum over time, batch
         and outputs), ``"last_step_squared_error"``, or a JAX function ``(y, target)`` that returns
-        a scalar.
+        a scalar, of arrays in the first layout.
     cases, seed : int
         How many problems, and which; those of a smaller number are among those of a larger one.
     dtype : str
@@ -61,18 +72,32 @@ def compare(
     batched : bool
         True: x is (T, B, D), h0 (B, H), and gradients of parameters are summed over the batch.
         False: one sequence, x (T, D) and h0 (H,).
+    layout : str
+        ``"time_first"``; ``"batch_first"``, x is (B, T, D), the target (B, T, O), h (B, T+1, H);
+        or ``"columns"``, every vector is a column: b is (H, 1), c (O, 1), x (T, D, B), h0 (H, B),
+        the target (T, O, B), h (T+1, H, B), with B = 1 for single sequences.
+    sizes : mapping, optional
+        Fixes any of T, B, D, H and O, for code that works for those sizes only: ``{"O": 1}``.
+    time_budget : float or None
+        Seconds that all calls of the candidate may take together. The report then covers what was
+        judged by that time, and says so.
+    explained : bool
+        Whether to look for the reasons of a failure, which calls the candidate some 200 times more.
+    progress : callable
+        Wraps the iterator over the judged problems, as ``tqdm.tqdm`` does.
 
     Returns
     -------
     Report
-        ``.passed``, ``.rows``, ``.notes``; ``str()`` is a table, ``.to_json()`` is for machines.
+        ``.passed``, ``.rows``, ``.notes``, ``.diagnosis``, ``.smallest``; ``str()`` is readable,
+        ``.to_json()`` is for machines.
 
     Raises
     ------
     TypeError
         If candidate is not callable.
     ValueError
-        If cases, seed, dtype, batched or loss is none of those above.
+        If any other argument is none of those above.
 
     Examples
     --------
@@ -86,219 +111,180 @@ def compare(
     >>> report.passed, report.rows[4].gradient, report.rows[4].status, report.rows[0].status
     (True, 'c', 'match', 'not returned')
     """
-    if not callable(candidate):
-        raise TypeError(f"candidate is a {type(candidate).__name__}; expected a function")
+    caller = Caller(candidate, layout, time_budget)
     for name, value, least in (("cases", cases, 1), ("seed", seed, 0)):
-        if not isinstance(value, int | np.integer) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
     if not isinstance(batched, bool):
         raise ValueError(f"batched is {batched!r}; expected True or False")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
-    problems = draw_problems(cases, seed, dtype=dtype, batched=batched, loss=loss)
-    return Report.of(judge(candidate, problems))
+    fixed = checked_sizes(sizes, batched)
+    draw: dict[str, Any] = {"loss": loss, "dtype": dtype, "batched": batched, "sizes": fixed}
+    problems = draw_problems(cases, seed, **draw)
+    report = Report.of(progress(judge(caller, problems)))
+    if caller.out_of_time:
+        report.notes.append(_partly(caller, report, cases))
+    elif explained and not report.passed:
+        report = _explained(report, caller, draw)
+    return report
 
 
-def assert_gradients_match(
-    candidate: Candidate,
-    *,
-    loss: Loss = "squared_error",
-    cases: int = 200,
-    seed: int = 0,
-    dtype: str = "float64",
-    batched: bool = True,
-) -> None:
+def assert_gradients_match(candidate: Candidate, **options: Any) -> None:
     """Raise AssertionError with the report's text unless the candidate passes ``compare``.
 
-    Arguments are those of ``compare``. What the report notes without failing the candidate, such as
+    Options are those of ``compare``. What the report notes without failing the candidate, such as
     writing to inputs, becomes a warning.
     """
-    report = compare(candidate, loss=loss, cases=cases, seed=seed, dtype=dtype, batched=batched)
+    report = compare(candidate, **options)
     if not report.passed:
         raise AssertionError(f"gradients do not match autodiff\n{report}")
     for note in report.notes:
         warnings.warn(note, stacklevel=2)
 
 
-def judge(
-    candidate: Candidate, problems: Iterable[Problem]
-) -> Iterator[tuple[list[Verdict], list[str]]]:
-    """Yield, problem by problem, the verdict on each gradient and notes on the candidate."""
-    for chunk in solved(problems):
-        yield from judge_solved(candidate, chunk)
+def diagnose(candidate: Candidate, **options: Any) -> Diagnosis:
+    """Name the known mistakes that explain what is wrong with a candidate.
+
+    Options are those of ``compare``. The result is false where nothing is wrong; ``str()`` says in
+    words what was found, and ``.names`` are the names of the mistakes in
+    ``reference.mistakes.MISTAKES``.
+
+    Examples
+    --------
+    >>> from reference.mistakes import MISTAKES
+    >>> found = diagnose(MISTAKES["dW transposed"].candidate(), cases=8, batched=False)
+    >>> found.names, found.findings[0].gradients
+    (['dW transposed'], ('W',))
+    """
+    return compare(candidate, **options).diagnosis or Diagnosis()
 
 
-def judge_solved(candidate: Candidate, chunk: Solved) -> Iterator[tuple[list[Verdict], list[str]]]:
-    """Judge a candidate on problems whose answers are known, and serve for any number of them."""
-    calls = [_call(candidate, answer.problem) for answer in chunk.answers]
-    own = [
-        _own_recursion(returned, answer.problem)
-        for (returned, _), answer in zip(calls, chunk.answers, strict=True)
-    ]
-    all_steps = check_steps(chunk, own)
-    for answer, (returned, notes), steps in zip(chunk.answers, calls, all_steps, strict=True):
-        if isinstance(returned, str):
-            verdicts = [Verdict(k, "raised", answer.problem, detail=returned) for k in GRADIENTS]
-        else:
-            verdicts = _verdicts(returned, answer, steps)
-        yield verdicts, notes
-
-
-def _call(candidate: Candidate, problem: Problem) -> tuple[dict[str, Any] | str, list[str]]:
-    """Return {gradient: array, or what else it is}, or why there is nothing; and notes."""
-    originals = {
-        **problem.params._asdict(),
-        "x": problem.x,
-        "h0": problem.h0,
-        "target": problem.target,
-    }
-    copies = {k: a.copy() for k, a in originals.items()}
-    params = Parameters(*(copies[k] for k in Parameters._fields))
-    try:
-        returned = _as_mapping(candidate(params, copies["x"], copies["h0"], copies["target"]))
-        gradients = {k: _as_real(returned[k]) for k in RETURNED if returned.get(k) is not None}
-        notes = _notes_on(returned, gradients, problem)
-    except (Exception, SystemExit) as error:  # a candidate is a stranger's code
-        return _in_words(error), []
-    notes += [
-        f"the candidate writes to its input {k}"
-        for k, original in originals.items()
-        if not np.array_equal(copies[k], original)
-    ]
-    return gradients, notes
-
-
-def _as_mapping(returned: Any) -> Mapping[str, Any]:
-    if hasattr(returned, "_asdict"):
-        returned = returned._asdict()
-    if not isinstance(returned, Mapping):
-        raise TypeError(
-            f"the candidate returned a {type(returned).__name__}; expected a mapping or a "
-            f"namedtuple with any of {' '.join(GRADIENTS)}"
-        )
-    if not any(k in returned for k in GRADIENTS):
-        raise TypeError(
-            f"the candidate returned {sorted(map(str, returned))}; "
-            f"expected any of {' '.join(GRADIENTS)}"
-        )
-    return returned
-
-
-def _as_real(returned: Any) -> np.ndarray | str:
-    """Return one gradient as an array of real numbers, or what it is instead."""
-    if isinstance(returned, np.ma.MaskedArray):
-        return "a masked array"
-    try:
-        value = np.array(returned)
-    except Exception as error:  # such as a tensor that keeps its graph
-        return _in_words(error)
-    return value if value.dtype.kind in "fiu" else f"an array of {value.dtype}"
-
-
-def _notes_on(
-    returned: Mapping[str, Any], gradients: Mapping[str, Any], problem: Problem
-) -> list[str]:
-    """Return what is odd about the names and dtypes that a candidate returns."""
-    notes = [
-        f"{k!r} is not the name of a gradient, and was not looked at"
-        for k in returned
-        if k not in RETURNED
-    ]
-    return notes + [
-        f"{k} came as {value.dtype}, though the problem is {problem.dtype}"
-        for k, value in gradients.items()
-        if isinstance(value, np.ndarray) and value.dtype != problem.dtype
-    ]
-
-
-def _in_words(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # an error that cannot even be printed
-        return type(error).__name__
-
-
-def _own_recursion(
-    returned: dict[str, Any] | str, problem: Problem
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the states and the gradients in them, each if it can be looked at."""
-    shape = problem.gradient_shape("states")
-
-    def usable(name: str) -> np.ndarray | None:
-        value = None if isinstance(returned, str) else returned.get(name)
-        if not isinstance(value, np.ndarray) or value.shape != shape:
-            return None
-        return value.astype(np.float64) if np.isfinite(value).all() else None
-
-    return usable("states"), usable("h")
-
-
-def _verdicts(returned: dict[str, Any], answer: Answer, steps: dict[str, Measure]) -> list[Verdict]:
-    """Judge what a candidate returned for one problem."""
-    names = [k for k in ("states", "h", *GRADIENTS) if k != "states" or k in returned]
-    verdicts: dict[str, Verdict] = {}
-    for k in dict.fromkeys(names):  # the premises come first
-        sound = all(verdicts[p].status == "match" for p in PREMISES[k] if p in verdicts)
-        verdicts[k] = _verdict(k, returned.get(k), answer, steps.get(k) if sound else None)
-    return [verdicts[k] for k in RETURNED if k in verdicts]
-
-
-def _verdict(
-    name: str, value: np.ndarray | str | None, answer: Answer, step: Measure | None
-) -> Verdict:
-    """Judge one gradient of one problem, end to end and, if step says how, step by step."""
-    problem, (truth, _) = answer.problem, answer.truth[name]
-    if value is None:
-        return Verdict(name, "not returned", problem)
-    if isinstance(value, str):
-        detail = f"expected an array of real numbers, got {value}"
-        return Verdict(name, "raised", problem, detail=detail)
-    if value.shape != truth.shape:
-        detail = f"shape {value.shape}, expected {truth.shape}"
-        return Verdict(name, "wrong shape", problem, detail=detail)
-    scale, info = float(np.abs(truth).max()), np.finfo(problem.dtype)
-    if not scale < float(info.max) * 1e-6:  # autodiff is not finite, or the candidate need not be
-        return Verdict(name, "nothing proved", problem)
-    if not np.isfinite(value).all():
-        bad = value[~np.isfinite(value)][0]
-        return Verdict(name, "non-finite", problem, detail=f"{bad} where autodiff is finite")
-    return _measured(name, value.astype(np.float64), answer, step)
-
-
-def _measured(name: str, value: np.ndarray, answer: Answer, step: Measure | None) -> Verdict:
-    """Judge one gradient by its errors, entry by entry, in each check that decides."""
-    problem, (truth, _) = answer.problem, answer.truth[name]
-    end = _ratios(value, answer.truth[name], problem)
-    local = None if step is None else _ratios(value, step, problem)
-    decisive = [ratios for ratios in (local, end) if ratios is not None]
-    if not decisive:
-        return Verdict(name, "nothing proved", problem)
-    largest, scale = float(np.abs(value - truth).max()), float(np.abs(truth).max())
-    relative = largest / scale if scale > 0 else float(largest > 0)
-    wrong = [ratios for ratios in decisive if ratios.max() > 1]
-    return Verdict(
-        name,
-        "mismatch" if wrong else "match",
-        problem,
-        ratio=None if end is None else float(end.max()),
-        local=None if local is None else float(local.max()),
-        max_abs_error=largest,
-        max_rel_error=relative,
-        step=_first_wrong_step(name, wrong[0]) if wrong else None,
+def _partly(caller: Caller, report: Report, cases: int) -> str:
+    """Return a note on what the time was enough for."""
+    row = report.rows[0]
+    judged = row.cases + row.undecided + row.missing
+    took = f"; the slowest took {caller.slowest:.3g} s" if caller.slowest else ""
+    return (
+        f"only {judged} of {cases} problems were judged: the candidate's calls used up the budget "
+        f"of {caller.time_budget:g} s{took}"
     )
 
 
-def _ratios(value: np.ndarray, measure: Measure, problem: Problem) -> np.ndarray | None:
-    """Return the error of each entry over its tolerance, if that is small beside the gradient."""
-    expected, tolerance = measure
-    if not decides(expected, tolerance, problem.dtype):
-        return None
-    return over_tolerance(value - expected, tolerance)
+# Explanations ------------------------------------------------------------------------------------
 
 
-def _first_wrong_step(name: str, ratios: np.ndarray) -> int | None:
-    """Return the first wrong step that is met: going forward for states, backward for h and x."""
-    if name not in ("h", "x", "states"):
+def _explained(report: Report, caller: Caller, draw: Mapping[str, Any]) -> Report:
+    """Return the report with a diagnosis and with the smallest problem that fails."""
+    mismatched = [row.gradient for row in report.rows if row.status == "mismatch"]
+    evidence: list[Evidence] = []
+    if mismatched:
+        evidence = gather(caller, [*telling_problems(**draw), *report.witnesses()])
+    findings, _ = explain(evidence)
+    named = {k for finding in findings for k in finding.gradients}
+    left = tuple(k for k in GRADIENTS if k in mismatched and k not in named)
+    places = _places(caller, evidence, mismatched, left, draw)
+    diagnosis = Diagnosis(findings, left, observations(left, evidence), places)
+    report = replace(report, diagnosis=diagnosis, smallest=_counterexample(report, caller, draw))
+    if {row.status for row in report.rows} <= {"raised", "wrong shape", "not returned"}:
+        report.notes.extend(_other_conventions(caller, draw))
+    if caller.out_of_time:
+        report.notes.append(
+            f"the explanation is incomplete: the candidate's calls used up the budget of "
+            f"{caller.time_budget:g} s"
+        )
+    return report
+
+
+def _other_conventions(caller: Caller, draw: Mapping[str, Any]) -> list[str]:
+    """Return a note on the convention that a candidate may have been written for, if one is."""
+    shape = {"T": 6, "B": 2, "D": 3, "H": 4, "O": 5, **draw["sizes"]}
+    called = (draw["batched"], caller.layout)
+    for batched, layout in product((draw["batched"], not draw["batched"]), LAYOUTS):
+        if (batched, layout) == called or (layout == "batch_first" and not batched):
+            continue
+        other = Caller(caller.candidate, layout, caller.time_budget)
+        shape |= {"B": shape["B"] if batched else None}
+        options = {"dtype": draw["dtype"], "loss": draw["loss"]}
+        problem = random_problem(**shape, regime="contracting", seed=0, **options)
+        report = Report.of(judge(other, [problem]))
+        if "match" in {row.status for row in report.rows}:
+            option = "--single " * (not batched) + f"--layout {layout}" * (layout != LAYOUTS[0])
+            return [
+                f"was it written for other arrays? With batched={batched}, layout={layout!r} it "
+                f"returns gradients that match (on the command line: {option.strip()})"
+            ]
+    return []
+
+
+def _places(
+    caller: Caller,
+    evidence: list[Evidence],
+    wrong: list[str],
+    unexplained: Iterable[str],
+    draw: Mapping[str, Any],
+) -> list[str]:
+    """Return lines on where in time gradients go wrong, from the longest problem that shows it."""
+    shows = [e for e in evidence if any(ratio > 1 for ratio in e.ratio.values())]
+    if not shows or callable(draw["loss"]):  # then each length would have to be compiled
+        return []
+    problem = max((e.problem for e in shows), key=lambda p: p.sizes["T"])
+    lines = [] if "T" in draw["sizes"] else on_lengths(caller, problem, wrong)
+    if draw["loss"] == "squared_error":
+        lines += on_steps(caller, problem, unexplained)
+    return lines
+
+
+def _counterexample(
+    report: Report, caller: Caller, draw: Mapping[str, Any]
+) -> Counterexample | None:
+    """Return the smallest problem in which the first gradient that fails does so again."""
+    failed = [row for row in report.rows if row.status in FAILURES]
+    if not failed or failed[0].failing is None:
         return None
-    wrong = np.flatnonzero((ratios > 1).reshape(len(ratios), -1).any(axis=1))
-    return int(wrong[0 if name == "states" else -1]) + (name == "x")
+    options = {k: draw[k] for k in ("batched", "sizes")}
+    found = smallest(caller, [failed[0].failing], failed[0].gradient, **options)
+    if found is None:
+        report.notes.append(
+            f"{failed[0].gradient} was wrong, and right when the candidate was called again with "
+            "the same problem: does it remember earlier calls?"
+        )
+        return None
+    values = _values(caller, found, [row.gradient for row in failed])
+    line = found.origin if len(found.origin) <= LONGEST_LINE else failed[0].failing.origin
+    return Counterexample(found, values, _to_reproduce(caller, line))
+
+
+def _values(
+    caller: Caller, problem: Problem, names: list[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray | str]]:
+    """Return what is expected and what is returned for the gradients that fail in a problem."""
+    (answer,) = answers([problem])
+    returned = caller(problem)
+    wrong = {
+        v.gradient: v for vs, _ in judge(caller, [problem]) for v in vs if v.status in FAILURES
+    }
+    values: dict[str, tuple[np.ndarray, np.ndarray | str]] = {}
+    for k in names:
+        if returned is None or k not in wrong:
+            continue
+        found = returned.gradients
+        value = found if isinstance(found, Flaw) else found[k]
+        shown = value.detail if isinstance(value, Flaw) else value
+        values[k] = (answer.truth[k][0].astype(problem.dtype), shown)
+    return values
+
+
+def _to_reproduce(caller: Caller, origin: str) -> tuple[str, ...]:
+    """Return three lines of Python that judge a candidate on one problem."""
+    function = caller.candidate
+    module, name = getattr(function, "__module__", ""), getattr(function, "__name__", "")
+    known = getattr(sys.modules.get(module), name, None) is function and module != "__main__"
+    if not name.isidentifier():
+        name = "candidate"
+    layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
+    return (
+        f"import reference; from {module} import {name}" if known else "import reference",
+        f"problem = {origin}",
+        f"print(reference.Report.of(reference.judge({name}, [problem]{layout})))",
+    )

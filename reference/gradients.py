@@ -105,6 +105,12 @@ def named_loss(loss: Loss) -> Callable[..., Any]:
     return LOSSES[loss]
 
 
+def loss_gradient(loss: Callable[[Any, Any], Any], y: Any, target: Any) -> np.ndarray:
+    """Return the gradient of a loss in the outputs."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.grad(loss)(y, target))
+
+
 def autodiff(variables: Any, given: Any, loss: Callable[..., Any]) -> dict[str, Any]:
     """Return every gradient, and ``y``, that in the outputs, by one ``jax.grad``.
 

@@ -16,7 +16,7 @@ True
 True
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,9 +24,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.gradients import loss_gradient
+from reference.problems import Problem
+
 Array = NDArray[Any]
 Candidate = Callable[[Any, Any, Any, Any], dict[str, Array]]
 LOSSES = ("squared_error", "last_step_squared_error")
+LOSS_PIECES = frozenset({"counts", "error", "output_gradient"})  # about squared errors alone
 
 
 class Derivation:
@@ -247,6 +251,53 @@ class Mistake:
 def correct(loss: str = "squared_error") -> Candidate:
     """Return the right derivation as ``reference.compare`` takes it."""
     return _candidate(Derivation, loss)
+
+
+def combined(mistakes: Iterable[Mistake]) -> type[Derivation]:
+    """Return the derivation with several mistakes, each in a piece of its own."""
+    pieces = {m.piece: getattr(m.derivation, m.piece) for m in mistakes}
+    return type("Combined", (Derivation,), pieces)
+
+
+def outputs_of(problem: Problem) -> Array:
+    """Return the outputs of every step, (T, O) or (T, B, O)."""
+    x = problem.x
+    none = np.zeros((*x.shape[:-1], len(problem.params.c)), x.dtype)
+    d = Derivation(problem.params, x, problem.h0, none, LOSSES[0])
+    d.forward()
+    y: Array = d.y[1:-1].reshape(none.shape)
+    return y
+
+
+def results_of(derivation: type[Derivation], problem: Problem) -> dict[str, Array]:
+    """Return every gradient and the states that a derivation gives for a problem.
+
+    Raises
+    ------
+    ValueError
+        If the derivation is about squared errors and the loss is another, or its mistake is one
+        of reshaping that fails for these sizes.
+    """
+    if callable(problem.loss):
+        if LOSS_PIECES & vars(derivation).keys():
+            raise ValueError("this mistake is one in the gradient of squared errors")
+        derivation = _for_any_loss(derivation, problem)
+    loss = problem.loss if isinstance(problem.loss, str) else LOSSES[0]
+    return _candidate(derivation, loss)(
+        problem.params, problem.x.copy(), problem.h0, problem.target
+    )
+
+
+def _for_any_loss(derivation: type[Derivation], problem: Problem) -> type[Derivation]:
+    """Return the derivation with dy from autodiff, for a loss that is a JAX function."""
+
+    def output_gradient(d: Derivation, t: int) -> Any:
+        if t == 1:
+            y = d.y[1:-1].reshape(problem.target.shape)
+            d.dy[1:-1] = loss_gradient(problem.loss, y, problem.target).reshape(d.T, d.B, d.O)
+        return d.dy[t]
+
+    return type("ForAnyLoss", (derivation,), {"output_gradient": output_gradient})
 
 
 def _candidate(derivation: type[Derivation], loss: str) -> Candidate:

@@ -5,13 +5,14 @@ saturated and from vanishing to exploding gradients. A problem is drawn from its
 a seed, so that one line reproduces it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from reference.gradients import named_loss
+from reference.rnn import require_shape
 
 
 class Parameters(NamedTuple):
@@ -140,12 +141,70 @@ def random_problem(
     target = normal(*batch, O) if loss == "last_step_squared_error" else normal(T, *batch, O)
     params = Parameters(*(array.astype(dtype) for array in (W, U, b, V, c)))
     x, h0, target = (array.astype(dtype) for array in (x, h0, target))
-    name = repr(loss) if isinstance(loss, str) else getattr(function, "__name__", repr(loss))
     origin = (
         f"reference.random_problem(T={T}, B={B}, D={D}, H={H}, O={O}, regime={regime!r}, "
-        f"seed={seed}, dtype={str(dtype)!r}, loss={name})"
+        f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss, function)})"
     )
     return Problem(params, x, h0, target, loss, origin)
+
+
+def make_problem(
+    *,
+    W: Any,
+    U: Any,
+    b: Any,
+    V: Any,
+    c: Any,
+    x: Any,
+    h0: Any,
+    target: Any,
+    dtype: str = "float64",
+    loss: Any = "squared_error",
+) -> Problem:
+    """Return the problem of these numbers; its ``origin`` is the call that makes it again.
+
+    Arrays and nested lists are taken; shapes are those of ``Problem``.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or the loss is unknown.
+
+    Examples
+    --------
+    >>> make_problem(W=[[1]], U=[[1]], b=[0], V=[[1]], c=[0], x=[[2]], h0=[0], target=[[0.5]]).sizes
+    {'T': 1, 'D': 1, 'H': 1, 'O': 1}
+    """
+    function = named_loss(loss)
+    given = {"W": W, "U": U, "b": b, "V": V, "c": c, "x": x, "h0": h0, "target": target}
+    arrays = {k: np.array(value, dtype) for k, value in given.items()}
+    if arrays["x"].ndim not in (2, 3):
+        raise ValueError(f"x has shape {arrays['x'].shape}; expected (T, D) or (T, B, D)")
+    T, *batch, D = arrays["x"].shape
+    H, O = arrays["b"].size, arrays["c"].size
+    steps = [] if loss == "last_step_squared_error" else [T]
+    shapes = {"W": (H, H), "U": (H, D), "b": (H,), "V": (O, H), "c": (O,)}
+    shapes |= {"h0": (*batch, H), "target": (*steps, *batch, O)}
+    for k, shape in shapes.items():
+        require_shape(k, arrays[k], shape)
+    params = Parameters(*(arrays[k] for k in Parameters._fields))
+    words = [f"{k}={_shortest(array)}" for k, array in arrays.items()]
+    words += [] if dtype == "float64" else [f"dtype={str(dtype)!r}"]
+    words += [] if loss == "squared_error" else [f"loss={_loss_name(loss, function)}"]
+    origin = f"reference.make_problem({', '.join(words)})"
+    return Problem(params, arrays["x"], arrays["h0"], arrays["target"], loss, origin)
+
+
+def _shortest(array: np.ndarray) -> str:
+    """Return the numbers as nested lists; whole ones without a point, if none is -0."""
+    whole = np.array_equal(array, array.round()) and np.abs(array).max(initial=0) < 2**53
+    signed = (np.signbit(array) & (array == 0)).any()
+    return str((array.astype(np.int64) if whole and not signed else array).tolist())
+
+
+def _loss_name(loss: Any, function: Any) -> str:
+    """Return how a loss is written in a line that makes a problem again."""
+    return repr(loss) if isinstance(loss, str) else str(getattr(function, "__name__", repr(loss)))
 
 
 def draw_problems(
@@ -155,15 +214,38 @@ def draw_problems(
     dtype: str,
     batched: bool,
     loss: Any = "squared_error",
-    n_outputs: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Iterator[Problem]:
-    """Yield random problems, of n_outputs outputs if that is given.
+    """Yield random problems; ``sizes`` fixes any of T, B, D, H and O.
 
     The problems of one seed are the first of those of any larger number of cases. They have up to
     40 steps, 4 sequences and 8 inputs, units and outputs; but beyond the first 200, every 40th is
-    long, up to 256 steps, or wide, up to 8
-    sequences and 16 inputs, units and outputs, in turns.
+    long, up to 256 steps, or wide, up to 8 sequences and 16 inputs, units and outputs, in turns.
+
+    Raises
+    ------
+    ValueError
+        If ``sizes`` names anything else, or B for single sequences, or a size is not an integer
+        of at least 1.
     """
+    return _draw(cases, seed, dtype, batched, loss, checked_sizes(sizes, batched))
+
+
+def checked_sizes(sizes: Mapping[str, int] | None, batched: bool) -> dict[str, int]:
+    """Return the fixed sizes as a dict, if they are what ``draw_problems`` takes."""
+    checked = dict(sizes or {})
+    known = "TBDHO" if batched else "TDHO"
+    for name, n in checked.items():
+        if name not in [*known]:
+            raise ValueError(f"sizes names {name!r}; expected any of {' '.join(known)}")
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"sizes has {name}={n!r}; expected an integer of at least 1")
+    return checked
+
+
+def _draw(
+    cases: int, seed: int, dtype: str, batched: bool, loss: Any, sizes: Mapping[str, int]
+) -> Iterator[Problem]:
     rng = np.random.default_rng([seed, batched])
     # A callable loss is compiled once for each shape, so it meets four of them, not hundreds; three
     # of the four have at least two of everything.
@@ -176,7 +258,7 @@ def draw_problems(
         regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
         if case == 0:
             regime = "contracting"  # where every gradient is well-conditioned
-        shape["O"] = n_outputs or shape["O"]
+        shape |= sizes
         number = int(rng.integers(2**32))
         yield random_problem(**shape, regime=regime, seed=number, dtype=dtype, loss=loss)
 

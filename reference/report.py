@@ -1,12 +1,13 @@
 """Report: what comparing a candidate with autodiff found, for people and for machines."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from html import escape
 from math import isfinite
 from typing import Any, NamedTuple
 
+from reference.findings import Counterexample, Diagnosis
 from reference.gradients import GRADIENTS
 from reference.problems import Problem
 
@@ -54,11 +55,12 @@ class Row:
 
     ``ratio`` is the largest error over its tolerance end to end, ``local_ratio`` that of single
     steps; None if nothing was decided so. The errors and the worst problem belong to the worst
-    verdict. ``cases`` counts the problems that decide, of which ``end_to_end_cases`` do so end to
+    verdict. ``cases`` counts the problems that decide, ``compared`` those of them in which numbers
+    were compared, of which ``end_to_end_cases`` do so end to
     end and ``local_cases`` step by step; ``undecided`` those that cannot, and ``missing`` those for
-    which nothing was returned.
-    ``first_wrong_step`` is the step nearest the loss at which x or h goes wrong: the recursion
-    runs from the last step to the first.
+    which nothing was returned. Of the ``failures``, ``local_failures`` match end to end.
+    ``failing`` is the smallest problem with the worst status. ``first_wrong_step`` is the step
+    nearest the loss at which x or h goes wrong: the recursion runs from the last step to the first.
     """
 
     gradient: str
@@ -71,30 +73,57 @@ class Row:
     worst_sizes: dict[str, int] = field(default_factory=dict)
     first_wrong_step: int | None = None
     cases: int = 0
+    compared: int = 0
     end_to_end_cases: int = 0
     local_cases: int = 0
     missing: int = 0
     undecided: int = 0
     failures: int = 0
+    local_failures: int = 0
     detail: str = ""
+    failing: Problem | None = field(default=None, repr=False)
     _badness: tuple[int, float] = field(default=(-1, 0.0), repr=False)
 
     def add(self, verdict: Verdict) -> None:
         """Count one verdict, and keep it if it is the worst so far."""
         self.cases += verdict.status not in ("not returned", "nothing proved")
+        self.compared += verdict.status in ("match", "mismatch")
         self.end_to_end_cases += verdict.ratio is not None
         self.local_cases += verdict.local is not None
         self.missing += verdict.status == "not returned"
         self.undecided += verdict.status == "nothing proved"
         self.failures += verdict.status in FAILURES
+        end_to_end = verdict.ratio is not None and verdict.ratio <= 1
+        self.local_failures += verdict.status == "mismatch" and end_to_end
         self.ratio = _larger(self.ratio, verdict.ratio)
         self.local_ratio = _larger(self.local_ratio, verdict.local)
+        self._keep(verdict)
         if verdict.badness > self._badness:
             self._badness = verdict.badness
             self.status, self.detail = verdict.status, verdict.detail
             self.max_abs_error, self.max_rel_error = verdict.max_abs_error, verdict.max_rel_error
             self.worst_problem, self.worst_sizes = verdict.problem.origin, verdict.problem.sizes
             self.first_wrong_step = verdict.step
+
+    def _keep(self, verdict: Verdict) -> None:
+        """Keep the problem if it is the one to look at: the smallest of those that went worst."""
+        if verdict.status not in FAILURES:
+            return
+        worse = STATUSES.index(verdict.status) - STATUSES.index(self.status)
+        smaller = self.failing is None or _volume(verdict.problem) < _volume(self.failing)
+        if worse > 0 or (worse == 0 and smaller):
+            self.failing = verdict.problem
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        hidden = ("failing", "_badness")
+        return {
+            f.name: json_value(getattr(self, f.name)) for f in fields(self) if f.name not in hidden
+        }
+
+
+def _volume(problem: Problem) -> int:
+    return int(problem.x.size + problem.target.size + problem.params.W.size)
 
 
 def _larger(a: float | None, b: float | None) -> float | None:
@@ -103,23 +132,30 @@ def _larger(a: float | None, b: float | None) -> float | None:
 
 @dataclass
 class Report:
-    """Rows for each gradient, notes on the candidate's manners, and the verdict ``passed``."""
+    """What comparing a candidate with autodiff found.
+
+    ``rows`` have the verdict on each gradient, ``notes`` what is to say of the candidate's manners.
+    Where something is wrong, ``diagnosis`` says why as far as it is known, and ``smallest`` is the
+    smallest problem found that shows it.
+    """
 
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    diagnosis: Diagnosis | None = None
+    smallest: Counterexample | None = None
 
     @classmethod
-    def of(cls, results: Iterable[tuple[list[Verdict], list[str]]]) -> "Report":
-        """Collect the verdicts and notes on many problems."""
+    def of(cls, results: Iterable[tuple[list[Verdict], Mapping[str, str]]]) -> "Report":
+        """Collect the verdicts and notes on many problems; one note on each subject."""
         rows = {k: Row(k) for k in (*GRADIENTS, "states")}
-        notes: dict[str, None] = {}
+        notes: dict[str, str] = {}
         for verdicts, said in results:
-            notes |= dict.fromkeys(said)
+            notes = {**said, **notes}
             for verdict in verdicts:
                 rows[verdict.gradient].add(verdict)
         if not rows["states"].worst_problem:
             del rows["states"]  # an extra that nobody has to return
-        return cls(list(rows.values()), list(notes))
+        return cls(list(rows.values()), list(notes.values()))
 
     @property
     def passed(self) -> bool:
@@ -129,6 +165,11 @@ class Report:
         partly = any(row.missing and row.status != "not returned" for row in self.rows)
         return proved and statuses <= {"match", "not returned"} and not partly
 
+    def witnesses(self) -> list[Problem]:
+        """Return the problems to look at, one for each gradient that fails, without repetition."""
+        kept = {id(row.failing): row.failing for row in self.rows if row.failing is not None}
+        return list(kept.values())
+
     def __str__(self) -> str:
         lines = [HEADER, *(cells(row) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -136,11 +177,13 @@ class Report:
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in lines
         ]
-        return "\n".join([*table, *self.remarks(), "passed" if self.passed else "FAILED"])
+        parts = [table, self.remarks(), *self.explanations().values()]
+        verdict = "passed" if self.passed else "FAILED"
+        return "\n\n".join(["\n".join(part) for part in parts if part] + [verdict])
 
     def remarks(self) -> list[str]:
-        """Return what does not fit a table: undecided problems, how to reproduce, notes."""
-        hidden = max(row.undecided + row.cases - row.end_to_end_cases for row in self.rows)
+        """Return what does not fit the table: undecided problems, what is wrong, notes."""
+        hidden = max(row.undecided + row.compared - row.end_to_end_cases for row in self.rows)
         undecided = max(row.undecided for row in self.rows)
         remarks = []
         if hidden:
@@ -151,20 +194,51 @@ class Report:
         for row in self.rows:
             if row.missing and row.status != "not returned":
                 remarks.append(f"{row.gradient} was not returned for {row.missing} problems")
+        return remarks + self._accusations() + self.notes
+
+    def _accusations(self) -> list[str]:
+        """Return a line on each gradient that is wrong; what is said of several is said once."""
+        together: dict[str, list[str]] = {}
+        for row in self.rows:
             if row.status in FAILURES:
-                step = row.first_wrong_step
-                where = "" if step is None else f" from step {step} on"
-                reason = f" ({row.detail})" if row.detail else ""
-                remarks.append(f"{row.gradient} is wrong{where}{reason}; see {row.worst_problem}")
-        return remarks + self.notes
+                together.setdefault(self._accusation(row), []).append(row.gradient)
+        return [
+            f"{' '.join(names)} {'is' if len(names) == 1 else 'are'} wrong{text}"
+            for text, names in together.items()
+        ]
+
+    def _accusation(self, row: Row) -> str:
+        """Return where and in which way a gradient is wrong, and where to see it."""
+        step = row.first_wrong_step
+        onwards = "on" if row.gradient == "states" else "back"
+        text = "" if step is None else f" from step {step} {onwards}"
+        text += f" ({row.detail})" if row.detail else ""
+        if row.local_failures == row.failures:
+            text += (
+                ", but by so little that it matches end to end: it does not follow from the "
+                "returned h; if it is not computed from that, leave h out"
+            )
+        return text if self.smallest is not None else f"{text}; see {row.worst_problem}"
+
+    def explanations(self) -> dict[str, list[str]]:
+        """Return the lines of the diagnosis and of the smallest failing problem, by subject."""
+        parts = {}
+        if self.diagnosis:
+            parts["why"] = ["why", *(f"  {line}" for line in self.diagnosis.lines())]
+        if self.smallest is not None:
+            parts["smallest"] = self.smallest.text()
+            parts["again"] = ["to see it again", *(f"  {line}" for line in self.smallest.lines)]
+        return parts
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        rows = [
-            {k: json_value(v) for k, v in asdict(row).items() if not k.startswith("_")}
-            for row in self.rows
-        ]
-        return {"passed": self.passed, "rows": rows, "notes": self.notes}
+        return {
+            "passed": self.passed,
+            "rows": [row.as_dict() for row in self.rows],
+            "notes": self.notes,
+            "diagnosis": None if self.diagnosis is None else self.diagnosis.as_dict(),
+            "smallest": None if self.smallest is None else self.smallest.as_dict(),
+        }
 
     def to_json(self) -> str:
         """Return everything as JSON text."""
@@ -177,8 +251,11 @@ class Report:
             for row in self.rows
         )
         remarks = "".join(f"<p>{escape(line)}</p>" for line in self.remarks())
+        parts = "".join(
+            f"<pre>{escape(chr(10).join(lines))}</pre>" for lines in self.explanations().values()
+        )
         verdict = "passed" if self.passed else "<strong>failed</strong>"
-        return f"<table><tr>{header}</tr>{body}</table>{remarks}<p>{verdict}</p>"
+        return f"<table><tr>{header}</tr>{body}</table>{remarks}{parts}<p>{verdict}</p>"
 
 
 def json_value(value: Any) -> Any:

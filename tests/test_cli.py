@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
-import manual_bptt.cli
+import manual_bptt.candidate
 from manual_bptt import forecasting
-from manual_bptt.cli import main
+from manual_bptt.cli import main, verify
 
 
 def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
@@ -167,7 +167,7 @@ def test_a_folder_in_the_place_of_the_model_is_refused_before_training(tmp_path,
 
 
 def test_weather_problems_are_windows_of_the_table_and_reproducible():
-    first, again = (manual_bptt.cli._weather_groups(0, "float64") for _ in range(2))
+    first, again = (verify._weather_groups(0, "float64") for _ in range(2))
     for (loss, _, made), (_, _, remade) in zip(first, again, strict=True):
         assert len(made) == 48
         for p, q in zip(made, remade, strict=True):

@@ -17,7 +17,8 @@ from reference.strategies import problems
 
 
 def compare(candidate, **options):
-    return reference.compare(candidate, **{"cases": 40, "batched": False} | options)
+    defaults = {"cases": 40, "batched": False, "explained": False}
+    return reference.compare(candidate, **defaults | options)
 
 
 def rows(report):
@@ -218,7 +219,8 @@ def test_a_candidate_that_raises_is_reported_and_does_not_stop_the_comparison():
 
     row = rows(compare(candidate))["W"]
     assert row.status == "raised"
-    assert row.detail == "IndexError: list index out of range"
+    assert row.detail.startswith("IndexError: list index out of range (line ")
+    assert row.detail.endswith(" of test_compare.py)")
     assert 0 < row.failures < row.cases
 
 

@@ -31,7 +31,7 @@ def drawn(cases=30):
     options = {"dtype": "float64", "batched": False}
     first = reference.draw_problems(cases, 1, **options)
     second = reference.draw_problems(
-        cases, 1, **options, loss="last_step_squared_error", n_outputs=1
+        cases, 1, **options, loss="last_step_squared_error", sizes={"O": 1}
     )
     return [*first, *second]
 

@@ -1,0 +1,152 @@
+"""What the commands share: refusing, writing files, tables and progress bars."""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import manual_bptt as mb
+
+Item = TypeVar("Item")
+
+
+class UsageError(Exception):
+    """What the user can mend; its text is the one line that they see."""
+
+
+def require(extra: str, *modules: str) -> None:
+    """Refuse to go on without these modules, and name the extra that has them."""
+    for module in modules:
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"this command needs {error.name or module}: pip install 'manual-bptt[{extra}]'"
+            ) from None
+
+
+def require_writable(path: str | None) -> None:
+    """Refuse a path that cannot be written to before any work is done."""
+    if path is None or path == "-":
+        return
+    file = Path(path)
+    existed = file.exists()
+    if existed and not (file.is_file() or file.is_dir()):
+        return  # a pipe, say: to open it now would end it for its reader
+    try:
+        with file.open("a"):
+            pass
+        if not existed:
+            file.unlink()
+    except OSError as error:
+        raise UsageError(f"cannot write {path!r}: {error.strerror}") from None
+
+
+def output_folder(name: str) -> Path:
+    """Return the folder, made if need be, in which files can be written."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write to the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+def write_json(path: str | None, value: Any) -> None:
+    """Write a value as JSON to a file, to stdout for -, or nowhere for None."""
+    text = json.dumps(value, indent=2) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+    elif path is not None:
+        write_text(path, text)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write text to a file."""
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def versions(*modules: str) -> dict[str, str]:
+    """Return the versions of this package, of Python and of other modules."""
+    found = {name: str(import_module(name).__version__) for name in modules}
+    return {"manual_bptt": mb.__version__, "python": platform.python_version(), **found}
+
+
+def bar(*columns: str) -> Any:
+    """Return a progress bar on stderr that shows on a terminal alone."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def progress(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
+    """Yield the items; on a terminal, show how many have passed."""
+    with bar() as shown:
+        task = shown.add_task(title, total=total)
+        for item in items:
+            yield item
+            shown.advance(task)
+
+
+def print_table(
+    title: str, header: Iterable[str], rows: Iterable[Iterable[Any]], note: str
+) -> None:
+    """Print a table with a title above it and a note below."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    console = _Console(highlight=False)
+    for name in header:
+        whole = name == "verdict" and console.width >= 72
+        table.add_column(Text(name), overflow="fold", no_wrap=whole)
+    for row in rows:
+        table.add_row(*row)
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(table)
+    console.print(note, markup=False, soft_wrap=True)
+
+
+def positive(text: str) -> int:
+    """Return an option's integer of at least 1."""
+    return _integer(text, 1)
+
+
+def seed(text: str) -> int:
+    """Return an option's integer of at least 0."""
+    return _integer(text, 0)
+
+
+def _integer(text: str, lowest: int) -> int:
+    if not text.isdecimal() or len(text) > 18 or int(text) < lowest:
+        shown = text if len(text) <= 30 else f"{text[:30]}..."
+        message = f"{shown!r}; expected an integer of at least {lowest} and at most 18 digits"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)

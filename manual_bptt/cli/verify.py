@@ -1,0 +1,229 @@
+"""``manual-bptt verify``: the manual gradients and the equations of the lab against autodiff."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import manual_bptt as mb
+from manual_bptt.candidate import candidate
+from manual_bptt.cli.check import print_report
+from manual_bptt.cli.shared import (
+    positive,
+    print_table,
+    progress,
+    require,
+    require_writable,
+    seed,
+    versions,
+    write_json,
+    write_text,
+)
+
+UNPADDED = "autodiff without padding"
+LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
+
+
+class Group(NamedTuple):
+    """Problems with one loss, and how many they are."""
+
+    loss: str
+    size: int
+    problems: Iterable[Any]
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser."""
+    check = commands.add_parser("verify", help="prove the manual gradients equal to jax.grad")
+    check.add_argument("--cases", type=positive, default=1000, help="random problems (%(default)s)")
+    check.add_argument("--seed", type=seed, default=0, help="which problems (%(default)s)")
+    check.add_argument("--dtype", choices=["float64", "float32"], default="float64")
+    check.add_argument("--json", metavar="PATH", help="write the report as JSON; - is stdout")
+    check.add_argument("--html", metavar="PATH", help="write the report as a web page")
+    check.set_defaults(run=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    require("verify", "jax", "rich", "latex2mathml")
+    from reference import Report
+
+    require_writable(arguments.json)
+    require_writable(arguments.html)
+    quiet = arguments.json == "-"
+    started = time.perf_counter()
+    reports = {}
+    draws = arguments.seed, arguments.dtype
+    for title, groups, judged in (
+        ("random problems", _random_groups(arguments.cases, *draws), _by_hand),
+        ("windows of real weather", _weather_groups(*draws), _by_hand),
+        (UNPADDED, _random_groups(min(8, 1 + arguments.cases // 100), *draws), _by_autodiff),
+    ):
+        began = time.perf_counter()
+        report = Report.of(_judged(groups, title, judged))
+        reports[title] = {"seconds": time.perf_counter() - began, **report.as_dict()}
+        _print_report(report, title, time.perf_counter() - began, quiet=quiet)
+    rows = equation_rows(arguments.cases, arguments.seed)
+    _print_equations(rows, quiet=quiet)
+    passed = all(report["passed"] for report in reports.values()) and not any(
+        row.status == "fails" for row in rows
+    )
+    result = {
+        "passed": passed,
+        "cases": arguments.cases,
+        "seed": arguments.seed,
+        "dtype": arguments.dtype,
+        "seconds": time.perf_counter() - started,
+        "versions": versions("jax", "numpy"),
+        "reports": reports,
+        "equations": [row.as_dict() for row in rows],
+    }
+    write_json(arguments.json, result)
+    if arguments.html is not None:
+        from manual_bptt.page import page
+
+        write_text(arguments.html, page(result))
+    return 0 if passed else 1
+
+
+def _random_groups(cases: int, seed: int, dtype: str) -> list[Group]:
+    """Share the cases among both losses, batches and single sequences."""
+    from reference import draw_problems
+
+    kinds = [(loss, batched) for loss in LOSSES for batched in (True, False)]
+    shares = [len(range(i, cases, len(kinds))) for i in range(len(kinds))]
+    return [
+        Group(loss, n, draw_problems(n, seed, dtype=dtype, batched=batched, loss=loss))
+        for (loss, batched), n in zip(kinds, shares, strict=True)
+    ]
+
+
+def _weather_groups(seed: int, dtype: str) -> list[Group]:
+    """Return networks of 10 units on batches of 8 standardised windows.
+
+    The target is the temperature of the next hour, after the last step or after every step.
+    """
+    from manual_bptt import forecasting
+    from reference import Problem
+
+    windows = forecasting.make_windows(
+        forecasting.load_weather(), features=forecasting.FEATURES, target=forecasting.TARGET
+    )
+    windows = forecasting.standardize(forecasting.fit_standardizer(windows), windows)
+    temperature = forecasting.FEATURES.index(forecasting.TARGET)
+    rng = np.random.default_rng([seed, 24])
+    groups: dict[str, list[Any]] = {loss: [] for loss in LOSSES}
+    for number in range(48):
+        chosen = np.sort(rng.choice(len(windows.time), 8, replace=False))
+        batch = windows.select(chosen)
+        x, next_hour = batch.x, batch.target
+        params = mb.init_params(x.shape[-1], 10, 1, rng=rng, dtype=dtype)
+        h0 = 0.5 * rng.standard_normal((8, 10))
+        every_hour = np.concatenate([x[1:, :, [temperature]], next_hour[None]])
+        origin = f"weather problem {number} of seed {seed}, windows {chosen.tolist()}"
+        for loss, target in zip(LOSSES, (every_hour, next_hour), strict=True):
+            x, h0, target = (array.astype(dtype) for array in (x, h0, target))
+            groups[loss].append(Problem(params, x, h0, target, loss, origin))
+    return [Group(loss, len(problems), problems) for loss, problems in groups.items()]
+
+
+def _by_hand(loss: str) -> Any:
+    """Return the manual gradients of a loss as a candidate."""
+    return candidate(LOSSES[loss])
+
+
+def _by_autodiff(loss: str) -> Any:
+    """Return autodiff at the exact shape of each problem as a candidate.
+
+    The answers that candidates are judged by are computed for padded problems; this judges those.
+    """
+    from reference import gradients
+
+    return lambda params, x, h0, target: gradients(params, x, target, h0=h0, loss=loss)
+
+
+def _judged(groups: list[Group], title: str, judged: Callable[[str], Any]) -> Iterator[Any]:
+    """Yield the verdicts on a candidate for every problem of every group."""
+    from reference import judge
+
+    def results() -> Iterator[Any]:
+        for loss, _, problems in groups:
+            yield from judge(judged(loss), problems)
+
+    return progress(results(), title, sum(group.size for group in groups))
+
+
+def equation_rows(cases: int, seed: int) -> list[Any]:
+    """Return the verdict on each equation of the lab, over up to 300 problems of each exercise.
+
+    Those of Exercise 2 have one output. All are in float64: the equations are about real numbers,
+    and float64 shows the least of anything else.
+    """
+    from manual_bptt.equations import EQUATIONS, derivation
+    from reference import draw_problems, judge_equations
+
+    cases = min(cases, 300)
+    options: dict[str, Any] = {"dtype": "float64", "batched": False}
+    problems = [
+        *draw_problems(cases, seed, **options),
+        *draw_problems(cases, seed, **options, loss="last_step_squared_error", sizes={"O": 1}),
+    ]
+    definitions = {e.number for e in EQUATIONS.values() if e.kind == "definition"}
+    return judge_equations(derivation, progress(problems, "equations", len(problems)), definitions)
+
+
+def _print_equations(rows: list[Any], *, quiet: bool) -> None:
+    if quiet:
+        return
+    from rich.text import Text
+
+    from manual_bptt.equations import EQUATIONS
+
+    words = {"erratum": "erratum (corrected form holds)", "fails": "FAILS"}
+    styles = {"erratum": "yellow", "fails": "bold red"}
+    cells = [
+        (
+            str(row.number),
+            EQUATIONS[row.number].quantity,
+            Text(words.get(row.status, row.status), style=styles.get(row.status, "green")),
+            f"{row.worst_ratio:.3g}",
+            str(row.cases),
+        )
+        for row in rows
+    ]
+    count = {s: sum(row.status == s for row in rows) for s in ("erratum", "fails")}
+    sound = len(rows) - count["fails"]
+    note = (
+        f"equations: {sound} of {len(rows)} hold or define, {count['erratum']} of them only as"
+        f" corrected; {count['fails']} fail\n"
+    )
+    header = ("eq.", "quantity", "verdict", "error/tol.", "cases")
+    print_table("the equations of Lab 9 against jax.grad and jax.jacobian", header, cells, note)
+
+
+def _print_report(report: Any, title: str, seconds: float, *, quiet: bool) -> None:
+    if quiet:
+        return
+    headline = f"manual gradients against jax.grad: {title}"
+    if title == UNPADDED:
+        headline = "jax.grad at the exact shape against jax.grad with padding"
+    print_report(report, headline, seconds, again=_to_reproduce(report, title))
+
+
+def _to_reproduce(report: Any, title: str) -> list[str]:
+    """Return the command that repeats the worst problem alone, if it can be made from its line."""
+    wrong = [row.worst_problem for row in report.rows if row.failures]
+    found = [line for line in wrong if line.startswith("reference.")]
+    if not found or title == UNPADDED:
+        return []
+    import reference
+
+    loss = eval(found[0], {"reference": reference}).loss
+    judged = f"reference.judge(candidate(mb.{loss}), [{found[0]}])"
+    code = "; ".join([
+        "import reference, manual_bptt as mb",
+        "from manual_bptt.candidate import candidate",
+        f"print(reference.Report.of({judged}))",
+    ])  # fmt: skip
+    return [f'to reproduce: python -c "{code}"']

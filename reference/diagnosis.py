@@ -1,0 +1,170 @@
+"""Why is a gradient wrong? The registry of mistakes is tried on what a candidate returned.
+
+A mistake explains a gradient g if, in every problem that decides,
+
+    |returned - mistaken| <= max(tolerance, sqrt(eps) max |returned - right|)
+
+entry by entry, where the tolerance is what rounding can explain (``reference.conditioning``) and
+eps the spacing of the candidate's numbers at 1: it reproduces what was returned to half of the
+digits by which that is wrong. And in one problem at least the error must be plain, 30 times the
+tolerance.
+
+Mistakes are taken one after another, each on top of those before it. One is taken only if it
+reproduces more of what was returned than without it, and nothing less: so a gradient that is right
+is never explained away, and two mistakes are two findings. No explanation is better than a wrong
+one; what none explains is described (``reference.observations``).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from reference.bounds import decides, over_tolerance
+from reference.candidates import RETURNED, Caller, Flaw
+from reference.findings import Finding
+from reference.gradients import GRADIENTS
+from reference.mistakes import MISTAKES, Derivation, Mistake, combined, outputs_of, results_of
+from reference.oracle import Measure, solved
+from reference.problems import Problem, make_problem, random_problem
+
+PLAIN = 30.0  # times the tolerance: an error that no second rounding explains
+MOST = 3  # mistakes on top of one another
+
+# Problems in which no two mistakes of the registry look alike: sizes T, B, D, H, O and a regime.
+TELLING = (
+    (10, 3, 3, 4, 2, "contracting"),
+    (9, 2, 3, 5, 2, "linear"),
+    (12, 2, 4, 3, 3, "saturated"),
+    (36, 3, 2, 4, 3, "critical"),
+)
+
+
+class Evidence(NamedTuple):
+    """What a candidate returned for one problem, where it can be compared, and what is right."""
+
+    problem: Problem
+    returned: dict[str, np.ndarray]
+    truth: dict[str, Measure]
+    ratio: dict[str, float]
+
+
+def telling_problems(
+    *, loss: Any, dtype: str, batched: bool, sizes: Mapping[str, int]
+) -> Iterator[Problem]:
+    """Yield problems by which the mistakes of the registry can be told apart."""
+    options: dict[str, Any] = {"seed": 3, "dtype": dtype, "loss": loss}
+    for T, B, D, H, O, regime in TELLING:
+        shape: dict[str, Any] = {"T": T, "B": B if batched else None, "D": D, "H": H, "O": O}
+        shape |= sizes
+        problem = random_problem(**shape, regime=regime, **options)
+        yield problem
+        if (T, dtype) == (TELLING[0][0], "float64") and isinstance(loss, str):
+            yield _nearly_fitted(problem)
+
+
+def _nearly_fitted(problem: Problem) -> Problem:
+    """Return the problem with targets so close to the outputs that every gradient is small."""
+    y = outputs_of(problem)
+    y = y[-1] if problem.loss == "last_step_squared_error" else y
+    given = {**problem.params._asdict(), "x": problem.x, "h0": problem.h0}
+    return make_problem(**given, target=y + 1e-7 * problem.target, loss=problem.loss)
+
+
+def gather(caller: Caller, problems: Iterable[Problem]) -> list[Evidence]:
+    """Return what a candidate makes of the problems, if it has the time, short ones first."""
+    found = []
+    for chunk in solved(problems):
+        for problem, truth in chunk.answers:
+            returned = caller(problem)
+            if returned is not None and not isinstance(returned.gradients, Flaw):
+                arrays = {k: returned.array(k) for k in RETURNED}
+                found.append(_evidence(problem, arrays, truth))
+    return sorted(found, key=lambda e: e.problem.x.size)
+
+
+def _evidence(
+    problem: Problem, arrays: Mapping[str, np.ndarray | None], truth: dict[str, Measure]
+) -> Evidence:
+    returned = {
+        k: array.astype(np.float64)
+        for k, array in arrays.items()
+        if array is not None and decides(*truth[k], problem.dtype)
+    }
+    ratio = {
+        k: float(over_tolerance(array - truth[k][0], truth[k][1]).max())
+        for k, array in returned.items()
+    }
+    return Evidence(problem, returned, truth, ratio)
+
+
+def explain(evidence: list[Evidence]) -> tuple[list[Finding], tuple[str, ...]]:
+    """Return the mistakes that explain what is wrong in the evidence, and what none explains."""
+    wrong = {k for k in RETURNED if any(e.ratio.get(k, 0) > 1 for e in evidence)}
+    plain = {k for k in wrong if any(e.ratio.get(k, 0) > PLAIN for e in evidence)}
+    taken: list[Mistake] = []
+    explained = _reproduced(taken, evidence)
+    findings: list[Finding] = []
+    while len(findings) < MOST and (wrong - explained) & plain:
+        best, gained = _next(taken, explained, plain, evidence)
+        if not best:
+            break
+        gradients = tuple(k for k in GRADIENTS if k in gained & wrong)
+        findings.append(Finding(gradients, tuple(best)))
+        taken.append(best[0])
+        explained |= gained
+    return findings, tuple(k for k in GRADIENTS if k in wrong - explained)
+
+
+def _next(
+    taken: list[Mistake], explained: set[str], plain: set[str], evidence: list[Evidence]
+) -> tuple[list[Mistake], set[str]]:
+    """Return the mistakes that explain the most of what is left, all alike, and what they do."""
+    best: list[Mistake] = []
+    most: set[str] = set()
+    for mistake in MISTAKES.values():
+        if mistake.piece in {m.piece for m in taken}:
+            continue
+        gained = _reproduced([*taken, mistake], evidence, explained) - explained
+        if not gained & plain & {*GRADIENTS} or len(gained) < len(most):
+            continue
+        if len(gained) > len(most):
+            best, most = [], gained
+        if gained == most:
+            best.append(mistake)
+    return best, most
+
+
+def _reproduced(
+    mistakes: list[Mistake], evidence: list[Evidence], needed: Iterable[str] = ()
+) -> set[str]:
+    """Return what these mistakes together reproduce; nothing, if not all that is needed."""
+    derivation = combined(mistakes)
+    returned = {k for e in evidence for k in e.returned}
+    reproduced, needed = set(returned), set(needed)
+    for e in evidence:
+        results = _results(derivation, e.problem)
+        if results is None:
+            return set()
+        reproduced = {k for k in reproduced if _agrees(k, results[k], e)}
+        if not needed < reproduced:
+            return set()
+    return reproduced
+
+
+def _results(derivation: type[Derivation], problem: Problem) -> dict[str, np.ndarray] | None:
+    """Return what a derivation makes of a problem, if it can be run on it."""
+    try:
+        return results_of(derivation, problem)
+    except ValueError:  # a mistake that broadcasts or reshapes what does not fit, or another loss
+        return None
+
+
+def _agrees(name: str, mistaken: np.ndarray, e: Evidence) -> bool:
+    """Return whether a mistaken gradient is what was returned, as far as this problem tells."""
+    if name not in e.returned:
+        return True
+    returned, (truth, tolerance) = e.returned[name], e.truth[name]
+    error = np.abs(returned - truth).max()
+    allowed = np.maximum(tolerance, np.sqrt(np.finfo(e.problem.dtype).eps) * error)
+    return bool((np.abs(returned - mistaken) <= allowed).all())

@@ -1,0 +1,94 @@
+"""Where in time does a gradient go wrong?
+
+Two questions, of one network and one sequence. From which length on is the gradient wrong, if the
+sequence is cut after T steps? And from which outputs must an error come, if the targets are such
+that only one step has any (dy is zero at all the others)? The gradient is linear in dy, so what
+goes wrong for single steps makes up all that goes wrong.
+"""
+
+from collections.abc import Iterable
+
+from reference.candidates import Caller
+from reference.mistakes import outputs_of
+from reference.observations import grouped
+from reference.problems import Problem
+from reference.verdicts import judge
+
+LONGEST = 40  # steps: more would need a shape of the oracle's that has to be compiled
+
+
+def on_lengths(caller: Caller, problem: Problem, names: Iterable[str]) -> list[str]:
+    """Return lines on the lengths at which gradients are wrong, if not at all of them."""
+    names, longest = list(names), min(problem.sizes["T"], LONGEST)
+    wrong = _wrong_at(caller, {T: prefix(problem, T) for T in range(1, longest + 1)}, names)
+    return grouped({k: _on_lengths(wrong[k], longest) for k in names})
+
+
+def on_steps(caller: Caller, problem: Problem, names: Iterable[str]) -> list[str]:
+    """Return lines on the steps whose error makes gradients wrong, if not that of every step."""
+    names, T = list(names), min(problem.sizes["T"], LONGEST)
+    wrong = _wrong_at(caller, single_errors(prefix(problem, T)), names)
+    return grouped({k: _on_steps(wrong[k], T) for k in names})
+
+
+def prefix(problem: Problem, T: int) -> Problem:
+    """Return the first T steps of a problem."""
+    timeless = problem.loss == "last_step_squared_error"
+    target = problem.target if timeless else problem.target[:T]
+    origin = f"the first {T} steps of {problem.origin}"
+    return Problem(problem.params, problem.x[:T], problem.h0, target, problem.loss, origin)
+
+
+def single_errors(problem: Problem) -> dict[int, Problem]:
+    """Return, step by step, the problem with the targets of all others equal to the outputs."""
+    y = outputs_of(problem)
+    found = {}
+    for t in range(1, len(y) + 1):
+        target = y.copy()
+        target[t - 1] = problem.target[t - 1]
+        origin = f"an error in y[{t}] alone in {problem.origin}"
+        args = problem.params, problem.x, problem.h0, target, problem.loss
+        found[t] = Problem(*args, origin)
+    return found
+
+
+def _wrong_at(
+    caller: Caller, problems: dict[int, Problem], names: Iterable[str]
+) -> dict[str, set[int]]:
+    """Return the keys of the problems in which each gradient is wrong."""
+    keys = {id(p): key for key, p in problems.items()}
+    wrong: dict[str, set[int]] = {k: set() for k in names}
+    for verdicts, _ in judge(caller, problems.values()):
+        for v in verdicts:
+            if v.gradient in wrong and v.status == "mismatch":
+                wrong[v.gradient].add(keys[id(v.problem)])
+    return wrong
+
+
+def _on_lengths(wrong: set[int], longest: int) -> str:
+    """Return how the length decides whether a gradient is wrong."""
+    if not wrong or min(wrong) == 1:
+        return ""
+    first = min(wrong)
+    right = "sequences of one step are right" if first == 2 else f"right up to T = {first - 1}"
+    if wrong == set(range(first, longest + 1)):
+        return f"{right}, wrong from T = {first} on"
+    return f"{right}, wrong at T = {ranges(wrong)}"
+
+
+def _on_steps(wrong: set[int], T: int) -> str:
+    """Return from which steps an error must come for a gradient to be wrong."""
+    if not 0 < len(wrong) < T:
+        return ""
+    return f"of {T} steps, wrong where the error is in y[t] alone for t = {ranges(wrong)}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return integers in words: 1, 3-5, 7."""
+    parts: list[list[int]] = []
+    for n in sorted(numbers):
+        if parts and n == parts[-1][-1] + 1:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

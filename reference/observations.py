@@ -1,0 +1,180 @@
+"""What can be seen of a wrong gradient that no known mistake explains.
+
+Is it zero, or a multiple of the right one, and of what size? Does it differ by a multiple of the
+parameter itself? Which entries are wrong: a row, a column, the diagonal, a sequence?
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from reference.bounds import over_tolerance
+from reference.diagnosis import Evidence
+
+LEAST = 1e-3  # of the largest entry: smaller ones say little of a ratio
+# Names of the axes of each gradient, as a sentence has them.
+AXES = {
+    "W": ("row", "column"),
+    "U": ("row", "column"),
+    "V": ("row", "column"),
+    "b": ("unit",),
+    "c": ("output",),
+    "x": ("step", "sequence", "input"),
+    "h": ("step", "sequence", "unit"),
+    "h0": ("sequence", "unit"),
+}
+
+
+def observations(names: Iterable[str], evidence: list[Evidence]) -> list[str]:
+    """Return a line on each of these gradients of which something can be said."""
+    said = {}
+    for k in names:
+        wrong = [e for e in evidence if e.ratio.get(k, 0) > 1]
+        seen = (look(k, wrong) for look in (_zero, _multiple, _decay, _entries, _size))
+        said[k] = next((text for text in seen if text), "") if wrong else ""
+    return grouped(said)
+
+
+def grouped(said: Mapping[str, str]) -> list[str]:
+    """Return one line for all the gradients of which the same is said."""
+    together: dict[str, list[str]] = {}
+    for k, text in said.items():
+        if text:
+            together.setdefault(text, []).append(k)
+    return [f"{' '.join(names)}: {text}" for text, names in together.items()]
+
+
+def _zero(name: str, wrong: list[Evidence]) -> str:
+    zero = all(not e.returned[name].any() for e in wrong)
+    return "zero, wherever it is wrong" if zero else ""
+
+
+def _multiple(name: str, wrong: list[Evidence]) -> str:
+    """Say by which factor a gradient is off, if one factor serves all of its entries."""
+    ratios = [_ratio(e.returned[name], e.truth[name][0], e) for e in wrong]
+    found = [r for r in ratios if r is not None]
+    if len(found) < len(ratios):
+        return ""
+    for text, factor in _factors():
+        if all(_same(r, factor(e.problem.sizes), e) for r, e in zip(found, wrong, strict=True)):
+            return f"{text} times the right answer"
+    if all(_same(r, found[0], e) for r, e in zip(found, wrong, strict=True)):
+        return f"{found[0]:.6g} times the right answer"
+    return (
+        f"a multiple of the right answer, but not the same in all problems: {min(found):.3g} to "
+        f"{max(found):.3g} times"
+    )
+
+
+def _factors() -> Iterator[tuple[str, Callable[[Mapping[str, int]], float]]]:
+    """Yield what people multiply or divide by, alone or with one or two sizes or their root."""
+    numbers = (("", 1.0), ("-", -1.0), ("2 ", 2.0), ("1/2 ", 0.5))
+    powers = (("{}", 1.0), ("1/{}", -1.0), ("sqrt({})", 0.5), ("1/sqrt({})", -0.5))
+    for sign, number in numbers:
+        shown = f"{sign}1" if sign in ("", "-") else sign.strip()
+        yield shown, partial(_factor, letters="", number=number, power=1.0)
+    for letters in (*"TBDHO", "TB", "TO", "BO", "TBO"):
+        spelled = letters if len(letters) == 1 else f"({' '.join(letters)})"
+        for (sign, number), (form, power) in product(numbers, powers):
+            text = sign + form.format(spelled).replace("((", "(").replace("))", ")")
+            yield text, partial(_factor, letters=letters, number=number, power=power)
+
+
+def _factor(sizes: Mapping[str, int], letters: str, number: float, power: float) -> float:
+    size: float = prod(sizes.get(k, 1) for k in letters) ** power
+    return number * size
+
+
+def _ratio(returned: np.ndarray, truth: np.ndarray, e: Evidence) -> float | None:
+    """Return returned / truth, if that is one number for all entries that are not tiny."""
+    large = np.abs(truth) > LEAST * np.abs(truth).max()
+    if not large.any() or large.sum() < min(2, truth.size):
+        return None
+    ratios = returned[large] / truth[large]
+    middle = float(np.median(ratios))
+    return middle if all(_same(r, middle, e) for r in (ratios.min(), ratios.max())) else None
+
+
+def _same(a: Any, b: float, e: Evidence) -> bool:
+    """Return whether two ratios are the same, to half of the digits of the candidate's numbers."""
+    return bool(abs(a - b) <= np.sqrt(np.finfo(e.problem.dtype).eps) * abs(b))
+
+
+def _decay(name: str, wrong: list[Evidence]) -> str:
+    """Say whether the error is a multiple of the parameter itself."""
+    if name not in ("W", "U", "b", "V", "c"):
+        return ""
+    found = []
+    for e in wrong:
+        error = e.returned[name] - e.truth[name][0]
+        found.append(_ratio(error, getattr(e.problem.params, name).astype(np.float64), e))
+    multiples = [r for r in found if r is not None]
+    one = len(multiples) == len(found) and np.ptp(multiples) <= 1e-3 * abs(multiples[0])
+    return f"off by {multiples[0]:.3g} times {name}: a weight decay?" if one else ""
+
+
+def _entries(name: str, wrong: list[Evidence]) -> str:
+    """Say which entries alone are wrong, if it is the same ones in every problem."""
+    where = [
+        over_tolerance(e.returned[name] - e.truth[name][0], e.truth[name][1]) > 1 for e in wrong
+    ]
+    for text, pattern in _patterns(name, single="B" not in wrong[0].problem.sizes):
+        masks = [pattern(mask.shape) for mask in where]
+        telling = any(0 < m.sum() < m.size and not m.all() for m in masks)
+        inside = all((mask <= m).all() for mask, m in zip(where, masks, strict=True))
+        if telling and inside and all(m.any() for m in where):
+            return f"wrong in {text} only"
+    return ""
+
+
+def _patterns(
+    name: str, *, single: bool
+) -> Iterator[tuple[str, Callable[[tuple[int, ...]], np.ndarray]]]:
+    """Yield parts of an array, the smallest first."""
+    axes = [a for a in AXES[name] if not (single and a == "sequence")]
+    if name == "W":
+        yield "the diagonal", _diagonal
+    for axis, what in enumerate(axes):
+        first = 1 if what == "step" and name == "x" else 0
+        for text, place in ((f"{what} {first}", 0), (f"the last {what}", -1)):
+            yield text, partial(_part, axis=axis, place=place)
+    if name == "W":
+        yield "entries off the diagonal", lambda shape: ~_diagonal(shape)
+    for axis, what in enumerate(axes):
+        for text, place in ((f"all but the first {what}", 0), (f"all but the last {what}", -1)):
+            yield text, partial(_rest, axis=axis, place=place)
+
+
+def _diagonal(shape: tuple[int, ...]) -> np.ndarray:
+    return np.equal.outer(np.arange(shape[0]), np.arange(shape[1]))
+
+
+def _part(shape: tuple[int, ...], axis: int, place: int) -> np.ndarray:
+    """Return True at one place of one axis."""
+    mask = np.zeros(shape, bool)
+    mask[(slice(None),) * axis + (place,)] = True
+    return mask
+
+
+def _rest(shape: tuple[int, ...], axis: int, place: int) -> np.ndarray:
+    """Return True everywhere else."""
+    return ~_part(shape, axis, place)
+
+
+def _size(name: str, wrong: list[Evidence]) -> str:
+    """Say how large the error is, if it is small."""
+    worst = 0.0
+    for e in wrong:
+        truth = e.truth[name][0]
+        scale = float(np.abs(truth).max()) or 1.0
+        worst = max(worst, float(np.abs(e.returned[name] - truth).max()) / scale)
+    if worst > 1e-3:
+        return ""
+    float32 = float(np.finfo(np.float32).eps)
+    single = wrong[0].problem.dtype == np.float64 and float32 / 100 < worst < 100 * float32
+    hint = ", as if something were computed in float32" if single else ""
+    return f"off by at most {worst:.1e} of the largest entry{hint}"

@@ -1,0 +1,167 @@
+"""The smallest problem that fails: few steps, sequences, inputs, units and outputs, round numbers.
+
+Small problems of round numbers are tried first, in the order of their sizes. If none of them fails,
+one that is known to fail is cut down: a step, a sequence, an input, a unit, an output at a time.
+Then numbers are made zero, or round, as long as it still fails. Some attempts at a time are
+answered by autodiff together.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice, product
+from typing import Any
+
+import numpy as np
+
+from reference.candidates import Caller
+from reference.problems import Problem, make_problem
+from reference.report import FAILURES
+from reference.verdicts import judge
+
+MOST_STEPS = 12_000  # of all attempts together, so that long sequences are not shrunk for long
+TOGETHER = 32  # attempts that are judged in one go
+STEPS, LONG = (1, 2, 3, 4), (9, 17, 33, 40)
+AXES = {
+    "W": "HH", "U": "HD", "b": "H", "V": "OH", "c": "O", "x": "TBD", "h0": "BH", "target": "TBO",
+}  # fmt: skip
+
+Arrays = dict[str, np.ndarray]
+
+
+def smallest(
+    caller: Caller,
+    failing: list[Problem],
+    name: str,
+    *,
+    batched: bool,
+    sizes: Mapping[str, int],
+) -> Problem | None:
+    """Return the smallest problem found in which this gradient fails, or None if none does again.
+
+    ``failing`` are problems in which it has failed, all with one loss and dtype; ``sizes`` those
+    that must not change.
+    """
+    loss, dtype = failing[0].loss, str(failing[0].dtype)
+    search = _Search(caller, name)
+
+    def problem_of(arrays: Arrays) -> Problem:
+        return make_problem(**arrays, loss=loss, dtype=dtype)
+
+    fresh = () if callable(loss) else map(problem_of, _fresh(loss, batched, sizes))
+    found = search.first(fresh) or search.first(sorted(failing, key=_entries))
+    simpler = found
+    while simpler is not None:
+        found, arrays = simpler, _arrays(simpler)
+        cuts = () if callable(loss) else _cuts(arrays, _letters(arrays), sizes)
+        simpler = search.first(map(problem_of, chain(cuts, _rounder(arrays))))
+    return found
+
+
+@dataclass
+class _Search:
+    """Looks for problems in which one gradient of a candidate fails, as long as it may."""
+
+    caller: Caller
+    name: str
+    steps: int = 0
+
+    def first(self, attempts: Iterable[Problem]) -> Problem | None:
+        """Return the first attempt that fails; some are judged at a time."""
+        stream = iter(attempts)
+        while self.steps < MOST_STEPS and (together := list(islice(stream, TOGETHER))):
+            self.steps += sum(p.sizes["T"] for p in together)
+            wrong = {
+                id(v.problem)
+                for verdicts, _ in judge(self.caller, together)
+                for v in verdicts
+                if v.gradient == self.name and v.status in FAILURES
+            }
+            if found := [p for p in together if id(p) in wrong]:
+                return found[0]
+        return None
+
+
+def _entries(problem: Problem) -> int:
+    return sum(array.size for array in _arrays(problem).values())
+
+
+def _arrays(problem: Problem) -> Arrays:
+    rest = {"x": problem.x, "h0": problem.h0, "target": problem.target}
+    return {**problem.params._asdict(), **rest}
+
+
+def _letters(arrays: Arrays) -> dict[str, str]:
+    """Return the names of the axes of each array."""
+    single = arrays["x"].ndim == 2
+    letters = {k: axes.replace("B", "") if single else axes for k, axes in AXES.items()}
+    return {k: axes[len(axes) - arrays[k].ndim :] for k, axes in letters.items()}
+
+
+# Fresh problems ----------------------------------------------------------------------------------
+
+
+def _fresh(loss: Any, batched: bool, sizes: Mapping[str, int]) -> Iterator[Arrays]:
+    """Yield small problems of round numbers, the smallest first."""
+    free = [k for k in ("DHOB" if batched else "DHO") if k not in sizes]
+    short = [(*n, T) for T in STEPS for n in product((1, 2), repeat=len(free))]
+    long = [(*(n for _ in free), T) for T in LONG for n in (1, 2)]
+    for numbers in sorted(short, key=lambda n: (n[-1], sum(n))) + long:
+        yield _round_numbers({**dict(zip([*free, "T"], numbers, strict=True)), **sizes}, loss)
+
+
+def _round_numbers(shape: Mapping[str, int], loss: Any) -> Arrays:
+    """Return arrays of halves that are not zero; always the same ones for a shape."""
+    rng = np.random.default_rng([shape[k] for k in sorted(shape)])
+    arrays = {}
+    for k, axes in AXES.items():
+        timeless = k == "target" and loss == "last_step_squared_error"
+        kept = [a for a in axes if a in shape and not (timeless and a == "T")]
+        arrays[k] = rng.choice([-1.0, -0.5, 0.5, 1.0], size=[shape[a] for a in kept])
+    return arrays
+
+
+# Simpler ones ------------------------------------------------------------------------------------
+
+
+def _cuts(arrays: Arrays, letters: Mapping[str, str], sizes: Mapping[str, int]) -> Iterator[Arrays]:
+    """Yield problems with fewer steps, sequences, inputs, units or outputs, the smallest first."""
+    for axis in "TBDHO":
+        n = arrays["x"].shape[letters["x"].index(axis)] if axis in letters["x"] else 0
+        n = {"H": len(arrays["b"]), "O": len(arrays["c"])}.get(axis, n)
+        if n < 2 or axis in sizes:
+            continue
+        half = n // 2
+        for kept in (range(half), range(half, n), range(n - 1), range(1, n)):
+            yield {k: _kept(a, letters[k], axis, kept) for k, a in arrays.items()}
+
+
+def _kept(array: np.ndarray, letters: str, axis: str, places: range) -> np.ndarray:
+    for number, letter in enumerate(letters):
+        if letter == axis:
+            array = array.take(places, axis=number)
+    return array
+
+
+def _rounder(arrays: Arrays) -> Iterator[Arrays]:
+    """Yield problems with zeros and round numbers in the place of others, many at once first."""
+    changes: tuple[Callable[[np.ndarray], np.ndarray], ...]
+    changes = (lambda a: 0 * a, np.sign, np.round, lambda a: np.round(2 * a) / 2)
+    for change in changes:
+        for k, array in arrays.items():
+            changed = change(array) + 0.0  # no -0
+            if not np.array_equal(changed, array):
+                yield arrays | {k: changed}
+    for number in (0.0, 1.0):
+        for parts in (2, 4, 8, 16, None):
+            for k, array in arrays.items():
+                places = np.flatnonzero((array != number) & (array != 0))
+                if places.size >= (parts or 1):
+                    for some in np.array_split(places, parts or places.size):
+                        yield arrays | {k: _with(array, some, number)}
+
+
+def _with(array: np.ndarray, places: np.ndarray, number: float) -> np.ndarray:
+    """Return the array with a number at some places, counted through."""
+    changed = array.copy()
+    changed.flat[places] = number
+    return changed

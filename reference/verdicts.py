@@ -1,0 +1,140 @@
+"""Judging what a candidate returned, problem by problem, in two ways.
+
+End to end, a returned gradient is compared with ``jax.grad`` of the whole loss
+(``reference.conditioning``). Step by step, each ``dh[t]`` is compared with what ``jax.vjp`` of one
+step makes of the candidate's own ``dh[t+1]``, and each remaining gradient with what it makes of the
+candidate's ``h`` (``reference.bounds``); this needs ``h``, and is sharpest where the candidate also
+returns its ``states``. A gradient matches where at least one check decides, and none objects.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from reference.bounds import decides, over_tolerance
+from reference.candidates import RETURNED, Caller, Candidate, Flaw, Returned
+from reference.gradients import GRADIENTS
+from reference.oracle import Answer, Measure, Solved, check_steps, solved
+from reference.problems import Problem
+from reference.report import Verdict
+
+# What the local check of a gradient builds on; it says nothing where that is wrong itself.
+PREMISES: dict[str, tuple[str, ...]] = {"states": ()}
+PREMISES |= dict.fromkeys("hVc", ("states",))
+PREMISES |= dict.fromkeys(("W", "U", "b", "x", "h0"), ("states", "h"))
+
+
+def judge(
+    candidate: Candidate | Caller, problems: Iterable[Problem], *, layout: str = "time_first"
+) -> Iterator[tuple[list[Verdict], dict[str, str]]]:
+    """Yield, problem by problem, the verdict on each gradient and notes on the candidate.
+
+    The candidate is a function, which gets its arguments in the layout of this name (see
+    ``reference.compare``), or a ``Caller``. Of the problems, those for which its time budget leaves
+    no time are left out.
+
+    Examples
+    --------
+    >>> from reference import Report, make_problem
+    >>> problem = make_problem(
+    ...     W=[[1]], U=[[1]], b=[0], V=[[1]], c=[0], x=[[2]], h0=[0], target=[[0.5]]
+    ... )
+    >>> Report.of(judge(lambda params, x, h0, target: {"c": [1]}, [problem])).passed
+    False
+    """
+    caller = candidate if isinstance(candidate, Caller) else Caller(candidate, layout)
+    for chunk in solved(problems):
+        yield from judge_solved(caller, chunk)
+        if caller.out_of_time:
+            return
+
+
+def judge_solved(
+    candidate: Candidate | Caller, chunk: Solved
+) -> Iterator[tuple[list[Verdict], dict[str, str]]]:
+    """Judge a candidate on problems whose answers are known, and serve for any number of them."""
+    caller = candidate if isinstance(candidate, Caller) else Caller(candidate)
+    calls = [caller(answer.problem) for answer in chunk.answers]
+    own = [(None, None) if returned is None else _own_recursion(returned) for returned in calls]
+    looked_at = any(array is not None for pair in own for array in pair)
+    all_steps = check_steps(chunk, own) if looked_at else [{}] * len(calls)
+    for answer, returned, steps in zip(chunk.answers, calls, all_steps, strict=True):
+        if returned is not None:
+            yield _verdicts(returned, answer, steps), returned.notes
+
+
+def _own_recursion(returned: Returned) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the states and the gradients in them, each if it can be looked at."""
+    own = (returned.array(k) for k in ("states", "h"))
+    states, dh = (None if array is None else array.astype(np.float64) for array in own)
+    return states, dh
+
+
+def _verdicts(returned: Returned, answer: Answer, steps: dict[str, Measure]) -> list[Verdict]:
+    """Judge what a candidate returned for one problem."""
+    found, problem = returned.gradients, answer.problem
+    if isinstance(found, Flaw):
+        return [Verdict(k, found.status, problem, detail=found.detail) for k in GRADIENTS]
+    names = [k for k in ("states", "h", *GRADIENTS) if k != "states" or k in found]
+    verdicts: dict[str, Verdict] = {}
+    for k in dict.fromkeys(names):  # the premises come first
+        sound = all(verdicts[p].status == "match" for p in PREMISES[k] if p in verdicts)
+        verdicts[k] = _verdict(k, found.get(k), answer, steps.get(k) if sound else None)
+    return [verdicts[k] for k in RETURNED if k in verdicts]
+
+
+def _verdict(
+    name: str, value: np.ndarray | Flaw | None, answer: Answer, step: Measure | None
+) -> Verdict:
+    """Judge one gradient of one problem, end to end and, if step says how, step by step."""
+    problem, (truth, _) = answer.problem, answer.truth[name]
+    if value is None:
+        return Verdict(name, "not returned", problem)
+    if isinstance(value, Flaw):
+        return Verdict(name, value.status, problem, detail=value.detail)
+    scale, info = float(np.abs(truth).max()), np.finfo(problem.dtype)
+    if not scale < float(info.max) * 1e-6:  # autodiff is not finite, or the candidate need not be
+        return Verdict(name, "nothing proved", problem)
+    if not np.isfinite(value).all():
+        bad = value[~np.isfinite(value)][0]
+        return Verdict(name, "non-finite", problem, detail=f"{bad} where autodiff is finite")
+    return _measured(name, value.astype(np.float64), answer, step)
+
+
+def _measured(name: str, value: np.ndarray, answer: Answer, step: Measure | None) -> Verdict:
+    """Judge one gradient by its errors, entry by entry, in each check that decides."""
+    problem, (truth, _) = answer.problem, answer.truth[name]
+    end = _ratios(value, answer.truth[name], problem)
+    local = None if step is None else _ratios(value, step, problem)
+    decisive = [ratios for ratios in (local, end) if ratios is not None]
+    if not decisive:
+        return Verdict(name, "nothing proved", problem)
+    largest, scale = float(np.abs(value - truth).max()), float(np.abs(truth).max())
+    relative = largest / scale if scale > 0 else float(largest > 0)
+    wrong = [ratios for ratios in decisive if ratios.max() > 1]
+    return Verdict(
+        name,
+        "mismatch" if wrong else "match",
+        problem,
+        ratio=None if end is None else float(end.max()),
+        local=None if local is None else float(local.max()),
+        max_abs_error=largest,
+        max_rel_error=relative,
+        step=_first_wrong_step(name, wrong[0]) if wrong else None,
+    )
+
+
+def _ratios(value: np.ndarray, measure: Measure, problem: Problem) -> np.ndarray | None:
+    """Return the error of each entry over its tolerance, if that is small beside the gradient."""
+    expected, tolerance = measure
+    if not decides(expected, tolerance, problem.dtype):
+        return None
+    return over_tolerance(value - expected, tolerance)
+
+
+def _first_wrong_step(name: str, ratios: np.ndarray) -> int | None:
+    """Return the first wrong step that is met: going forward for states, backward for h and x."""
+    if name not in ("h", "x", "states"):
+        return None
+    wrong = np.flatnonzero((ratios > 1).reshape(len(ratios), -1).any(axis=1))
+    return int(wrong[0 if name == "states" else -1]) + (name == "x")
