@@ -279,7 +279,7 @@ def _read_one(
     expected = in_layout(name, np.empty(problem.gradient_shape(name)), problem, layout).shape
     if array.shape != expected:
         if _without_ones(array.shape) != _without_ones(expected):
-            hint = _hint(name, array.shape, expected, problem)
+            hint = _hint(name, array.shape, expected, problem, layout)
             return Flaw("wrong shape", f"shape {array.shape}, expected {expected}{hint}")
         notes[f"shape {name}"] = f"{name} came as {array.shape} and was read as {expected}"
         array = array.reshape(expected)
@@ -290,17 +290,19 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def _hint(name: str, shape: tuple[int, ...], expected: tuple[int, ...], problem: Problem) -> str:
+def _hint(
+    name: str, shape: tuple[int, ...], expected: tuple[int, ...], problem: Problem, layout: str
+) -> str:
     """Return what a wrong shape looks like, if it looks like something."""
     sizes = problem.sizes
-    if name in ("h", "states") and sorted(shape) == sorted(
-        sizes["T"] if n == sizes["T"] + 1 else n for n in expected
-    ):
-        return "; one state is missing: there are T+1, from h[0] to h[T]"
+    if name in ("h", "states"):
+        axis = int(layout == "batch_first" and "B" in sizes)
+        if shape == (*expected[:axis], sizes["T"], *expected[axis + 1 :]):
+            return "; one state is missing: there are T+1, from h[0] to h[T]"
     if shape == expected[::-1] and len(shape) == 2:
         return "; it looks transposed"
     if name not in WITH_BATCH:
-        for axis, over in (("T", "step"), ("B", "sequence")):
-            if shape == (sizes.get(axis), *expected):
+        for size, over in (("T", "step"), ("B", "sequence")):
+            if shape == (sizes.get(size), *expected):
                 return f"; one for each {over}? The gradient is their sum"
     return ""

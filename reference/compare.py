@@ -242,16 +242,18 @@ def _counterexample(
     failed = [row for row in report.rows if row.status in FAILURES]
     if not failed or failed[0].failing is None:
         return None
+    name, status, witness = failed[0].gradient, failed[0].status, failed[0].failing
     options = {k: draw[k] for k in ("batched", "sizes")}
-    found = smallest(caller, [failed[0].failing], failed[0].gradient, **options)
+    found = smallest(caller, [witness], name, status, **options)
     if found is None:
-        report.notes.append(
-            f"{failed[0].gradient} was wrong, and right when the candidate was called again with "
-            "the same problem: does it remember earlier calls?"
-        )
+        if not caller.out_of_time:
+            report.notes.append(
+                f"{name} was wrong, and right when the candidate was called again with the same "
+                "problem: does it remember earlier calls?"
+            )
         return None
     values = _values(caller, found, [row.gradient for row in failed])
-    line = found.origin if len(found.origin) <= LONGEST_LINE else failed[0].failing.origin
+    line = found.origin if len(found.origin) <= LONGEST_LINE else witness.origin
     return Counterexample(found, values, _to_reproduce(caller, line))
 
 

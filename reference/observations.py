@@ -15,7 +15,6 @@ import numpy as np
 from reference.bounds import over_tolerance
 from reference.diagnosis import Evidence
 
-LEAST = 1e-3  # of the largest entry: smaller ones say little of a ratio
 # Names of the axes of each gradient, as a sentence has them.
 AXES = {
     "W": ("row", "column"),
@@ -90,18 +89,25 @@ def _factor(sizes: Mapping[str, int], letters: str, number: float, power: float)
 
 
 def _ratio(returned: np.ndarray, truth: np.ndarray, e: Evidence) -> float | None:
-    """Return returned / truth, if that is one number for all entries that are not tiny."""
-    large = np.abs(truth) > LEAST * np.abs(truth).max()
-    if not large.any() or large.sum() < min(2, truth.size):
+    """Return the number that the right gradient must be multiplied by, if there is one.
+
+    It fits if what remains is small beside the largest entry: half of the digits are zero.
+    """
+    square = float(np.vdot(truth, truth))
+    if square == 0:
         return None
-    ratios = returned[large] / truth[large]
-    middle = float(np.median(ratios))
-    return middle if all(_same(r, middle, e) for r in (ratios.min(), ratios.max())) else None
+    ratio = float(np.vdot(returned, truth)) / square
+    left = np.abs(returned - ratio * truth).max()
+    return ratio if left <= _half_the_digits(e) * np.abs(returned).max() else None
 
 
-def _same(a: Any, b: float, e: Evidence) -> bool:
-    """Return whether two ratios are the same, to half of the digits of the candidate's numbers."""
-    return bool(abs(a - b) <= np.sqrt(np.finfo(e.problem.dtype).eps) * abs(b))
+def _same(a: float, b: float, e: Evidence) -> bool:
+    """Return whether two ratios are the same in half of the digits."""
+    return bool(abs(a - b) <= _half_the_digits(e) * abs(b))
+
+
+def _half_the_digits(e: Evidence) -> float:
+    return float(np.sqrt(np.finfo(e.problem.dtype).eps))
 
 
 def _decay(name: str, wrong: list[Evidence]) -> str:

@@ -4,9 +4,13 @@ A new shape costs JAX seconds of compilation, a known one a fraction of a millis
 exact in this model: a hidden unit without weights stays at zero, an input of zero adds nothing, and
 a step, sequence or output whose error has weight zero sends nothing back. So every problem is
 padded to one of a few shapes, and problems of one padded shape are answered together by ``vmap``.
-Padded and unpadded answers are compared in the tests. The two squared errors are one weighted
-squared error here, which is how padding is told from data; any other loss is answered at its exact
-shape.
+Padded and unpadded answers are compared in the tests.
+
+All losses are one to the compiled oracle: L(y) = sum w (y - target)^2 + sum g y. A squared error
+has g = 0, and weights w that tell padding from data. Any other loss is expanded about the outputs
+y* that autodiff computes: target = y*, g = L'(y*), which gives the same gradients exactly, and
+w = |L''| / 2, by which rounding errors in y reach the gradients; |L''| is the largest change of
+L'(y*) in 8 directions of random signs, entry by entry, which is exact if L is a sum over entries.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,14 +19,16 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from reference.bounds import V64, local_check
 from reference.conditioning import perturbations, truth_and_tolerance
 from reference.gradients import squared_error
 from reference.problems import Problem
-from reference.rnn import Probes
+from reference.rnn import Probes, run
 
+DIRECTIONS = 8  # in which the curvature of a loss is looked at
 READ_AHEAD = 512  # problems sorted by padded shape at a time
 LARGEST_CALL = 16 * 40 * 4 * 8 * 8  # entries of all per-step copies of W in one call
 
@@ -90,7 +96,8 @@ def chunks(
     while ahead := list(islice(stream, READ_AHEAD)):
         groups: dict[Any, list[Problem]] = {}
         for problem in ahead:
-            groups.setdefault((_shape(problem), problem.dtype, _kind(problem)), []).append(problem)
+            kind = problem.loss if callable(problem.loss) else None
+            groups.setdefault((_shape(problem), problem.dtype, kind), []).append(problem)
         for (shape, dtype, kind), group in groups.items():
             many = problems_a_call(shape)
             for start in range(0, len(group), many):
@@ -102,16 +109,9 @@ def problems_a_call(shape: Shape) -> int:
     return min(16, max(1, LARGEST_CALL // (shape.T * shape.B * shape.H**2)))
 
 
-def _kind(problem: Problem) -> Any:
-    """Return what decides how a problem is compiled: its loss, and whether it has a batch axis."""
-    return (problem.loss, "B" in problem.sizes) if callable(problem.loss) else None
-
-
 def _shape(problem: Problem) -> Shape:
-    """Return the shape that a problem is padded to: its own, if its loss is a callable."""
+    """Return the shape that a problem is padded to."""
     sizes = {"B": 1, **problem.sizes}
-    if callable(problem.loss):
-        return Shape(**sizes)
     width = _bucket(max(sizes["D"], sizes["H"], sizes["O"]), 8, 16)
     B = _bucket(sizes["B"], 4, 8) if width == 8 else _bucket(sizes["B"], 8)
     return Shape(_bucket(sizes["T"], 8, 40, 256), B, width, width, width)
@@ -129,11 +129,16 @@ def _bucket(n: int, *ends: int) -> int:
 
 def _start(problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: Any) -> Any:
     """Return padded arrays and, still being computed, the answers to problems of one shape."""
-    stacked = stack([padded(p, shape) for p in problems], shape)
-    sizes = _sizes(problems, shape)
+    variables = stack([_variables(p, shape) for p in problems], shape)
     with jax.enable_x64(True):
-        solve = _compiled(shape, kind)
-        return stacked, solve(*stacked, _errors(shape), sizes, *_rounding(dtype))
+        if kind is None:
+            losses = [(*_target_and_weights(p, shape), _no_slope(shape)) for p in problems]
+        else:
+            y = np.asarray(_compiled_outputs(shape)(variables))
+            losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
+        stacked = variables, stack(losses, shape)
+        sizes = _sizes(problems, shape)
+        return stacked, _compiled(shape)(*stacked, _errors(shape), sizes, *_rounding(dtype))
 
 
 def _finish(
@@ -159,7 +164,7 @@ def check_steps(
     own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
     u, tiny = _rounding(problems[0].dtype)
     with jax.enable_x64(True):
-        check = _compiled_steps(chunk.shape, chunk.kind is None)
+        check = _compiled_steps(chunk.shape)
         sizes = _sizes(problems, chunk.shape)
         steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, u + V64, tiny))
     found = []
@@ -210,37 +215,71 @@ def _errors(shape: Shape) -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=16)
-def _compiled(shape: Shape, kind: Any) -> Any:
+def _compiled(shape: Shape) -> Any:
     """Return the compiled oracle for one padded shape."""
     del shape  # one compilation each, so that old ones can be forgotten
-    loss = squared_error if kind is None else partial(_exact_loss, *kind)
-    solve = partial(truth_and_tolerance, loss=loss)
+    solve = partial(truth_and_tolerance, loss=_any_loss)
     return jax.jit(jax.vmap(solve, in_axes=(0, 0, None, 0, None, None)))
 
 
 @lru_cache(maxsize=16)
-def _compiled_steps(shape: Shape, known_loss: bool) -> Any:
+def _compiled_steps(shape: Shape) -> Any:
     """Return the compiled local check for one padded shape."""
     del shape
-    check = partial(local_check, loss=squared_error if known_loss else _no_loss)
+    check = partial(local_check, loss=_any_loss)
     return jax.jit(jax.vmap(check, in_axes=(0, 0, 0, 0, 0, 0, None, None)))
 
 
-def _no_loss(y: Any, *_: Any) -> Any:
-    """Stand for a loss whose gradient is not looked at."""
-    return 0 * y.sum()
+@lru_cache(maxsize=16)
+def _compiled_outputs(shape: Shape) -> Any:
+    """Return the compiled forward pass for one padded shape."""
+    del shape
+    return jax.jit(jax.vmap(lambda variables: run(*variables)[1]))
 
 
-def _exact_loss(loss: Any, batched: bool, y: Any, target: Any) -> Any:
-    """Call a loss with the shapes that its author expects."""
-    return loss(y, target) if batched else loss(y[:, 0], target[:, 0])
+@lru_cache(maxsize=64)
+def _compiled_loss(loss: Any, shape: tuple[int, ...]) -> Any:
+    """Return the compiled gradient of a loss and its change in some directions, at y (T, ...)."""
+    del shape
+
+    def expand(y: Any, target: Any, directions: Any) -> tuple[Any, Any]:
+        slope = jax.grad(loss)
+        changes = jax.vmap(lambda v: jax.jvp(lambda y: slope(y, target), (y,), (v,))[1])(directions)
+        return slope(y, target), jnp.max(jnp.abs(changes), axis=0)
+
+    return jax.jit(expand)
+
+
+def _any_loss(y: Any, target: Any, weights: Any, slope: Any) -> Any:
+    """Return what stands for every loss here."""
+    return squared_error(y, target, weights) + jnp.sum(slope * y)
+
+
+def _expanded(problem: Problem, y: np.ndarray, shape: Shape) -> tuple[np.ndarray, ...]:
+    """Return the target, weights and slope that stand for a loss near the outputs y, padded."""
+    T, B, O = (problem.sizes.get(k, 1) for k in "TBO")
+    y = y[:T, :B, :O] if "B" in problem.sizes else y[:T, 0, :O]
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(DIRECTIONS, *y.shape))
+    expand = _compiled_loss(problem.loss, y.shape)
+    slope, curvature = map(np.asarray, expand(y, problem.target.astype(np.float64), signs))
+    parts = (_with_batch_axis(problem, array) for array in (y, curvature / 2, slope))
+    return tuple(_filled(array, shape.T, shape.B, shape.O) for array in parts)
+
+
+def _no_slope(shape: Shape) -> np.ndarray:
+    return np.zeros((shape.T, shape.B, shape.O))
 
 
 def padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
-    """Return (variables, arguments of the loss) in float64, batched, with zeros appended."""
+    """Return (variables, (target, weights)) in float64, batched, with zeros appended."""
+    return _variables(problem, shape), _target_and_weights(problem, shape)
+
+
+def _variables(problem: Problem, shape: Shape) -> Any:
+    """Return parameters, x, h0 and probes in float64, batched, with zeros appended."""
     T, B, D, H, O = shape
     params = problem.params
-    variables = (
+    return (
         {
             "W": _filled(params.W, H, H),
             "U": _filled(params.U, H, D),
@@ -252,9 +291,6 @@ def padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
         _filled(_with_batch_axis(problem, problem.h0[None])[0], B, H),
         Probes(np.zeros((T + 1, B, H)), np.zeros((T, B, O))),
     )
-    if callable(problem.loss):
-        return variables, (_with_batch_axis(problem, problem.target),)
-    return variables, _target_and_weights(problem, shape)
 
 
 def _target_and_weights(problem: Problem, shape: Shape) -> tuple[np.ndarray, np.ndarray]:

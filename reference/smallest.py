@@ -15,7 +15,6 @@ import numpy as np
 
 from reference.candidates import Caller
 from reference.problems import Problem, make_problem
-from reference.report import FAILURES
 from reference.verdicts import judge
 
 MOST_STEPS = 12_000  # of all attempts together, so that long sequences are not shrunk for long
@@ -32,17 +31,18 @@ def smallest(
     caller: Caller,
     failing: list[Problem],
     name: str,
+    status: str,
     *,
     batched: bool,
     sizes: Mapping[str, int],
 ) -> Problem | None:
-    """Return the smallest problem found in which this gradient fails, or None if none does again.
+    """Return the smallest problem found in which a gradient has this status, or None.
 
     ``failing`` are problems in which it has failed, all with one loss and dtype; ``sizes`` those
     that must not change.
     """
     loss, dtype = failing[0].loss, str(failing[0].dtype)
-    search = _Search(caller, name)
+    search = _Search(caller, name, status)
 
     def problem_of(arrays: Arrays) -> Problem:
         return make_problem(**arrays, loss=loss, dtype=dtype)
@@ -59,10 +59,11 @@ def smallest(
 
 @dataclass
 class _Search:
-    """Looks for problems in which one gradient of a candidate fails, as long as it may."""
+    """Looks for problems in which a gradient of a candidate fails so, as long as it may."""
 
     caller: Caller
     name: str
+    status: str
     steps: int = 0
 
     def first(self, attempts: Iterable[Problem]) -> Problem | None:
@@ -74,7 +75,7 @@ class _Search:
                 id(v.problem)
                 for verdicts, _ in judge(self.caller, together)
                 for v in verdicts
-                if v.gradient == self.name and v.status in FAILURES
+                if (v.gradient, v.status) == (self.name, self.status)
             }
             if found := [p for p in together if id(p) in wrong]:
                 return found[0]
