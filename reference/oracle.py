@@ -131,6 +131,7 @@ def _start(problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: An
     """Return padded arrays and, still being computed, the answers to problems of one shape."""
     variables = stack([_variables(p, shape) for p in problems], shape)
     with jax.enable_x64(True):
+        losses: list[tuple[np.ndarray, ...]]
         if kind is None:
             losses = [(*_target_and_weights(p, shape), _no_slope(shape)) for p in problems]
         else:

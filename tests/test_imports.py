@@ -19,14 +19,22 @@ CORE = {
     "gradients": {"params", "validation", "forward", "losses", "backward"},
     "equations": {"params", "validation"},
     "candidate": {"params", "forward", "losses", "backward", "gradients"},
+    "interop": {"params", "validation"},
 }
 LAYERS = CORE | {
     "training": {*CORE},
     "forecasting": {*CORE, "training"},
     "page": {"equations"},
     "cli": {*CORE, "training", "forecasting", "page"},
-    "__init__": {*CORE} - {"candidate", "equations"},
+    "__init__": {*CORE} - {"candidate", "equations", "interop"},
 }
+# What else is imported, and not before a function needs it.
+WHEN_NEEDED = {
+    "cli": {"reference", "rich"},
+    "page": {"latex2mathml"},
+    "interop": {"safetensors"},
+}
+BESIDE_JAX = {"strategies": {"hypothesis"}, "enclosures": {"mpmath"}}
 
 
 def imported(path):
@@ -70,17 +78,16 @@ def test_arrows_within_manual_bptt_point_one_way(path):
 @pytest.mark.parametrize("path", files("manual_bptt"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_manual_bptt_imports_numpy_alone_and_the_command_the_rest_when_needed(path):
     allowed = {"numpy", "manual_bptt"}
-    if layer(path) in ("cli", "page"):
+    if layer(path) in WHEN_NEEDED:
         at_top = {n.split(".")[0] for n, top in imported(path).items() if top}
         assert at_top - set(sys.stdlib_module_names) <= allowed
-        allowed |= {"latex2mathml"} if layer(path) == "page" else {"reference", "rich"}
+        allowed |= WHEN_NEEDED[layer(path)]
     assert outside(path) <= allowed
 
 
 @pytest.mark.parametrize("path", files("reference"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_reference_never_imports_manual_bptt(path):
-    allowed = {"jax", "numpy", "reference"}
-    assert outside(path) <= (allowed | {"hypothesis"} if path.stem == "strategies" else allowed)
+    assert outside(path) <= {"jax", "numpy", "reference"} | BESIDE_JAX.get(path.stem, set())
 
 
 def run(code):

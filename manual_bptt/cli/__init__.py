@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import manual_bptt as mb
-from manual_bptt.cli import check, train, verify
+from manual_bptt.cli import check, train, vectors, verify
 from manual_bptt.cli.shared import UsageError
 
 
@@ -77,6 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="manual-bptt", description=__doc__.partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"%(prog)s {mb.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (verify, check, train):
+    for command in (verify, check, vectors, train):
         command.add_to(commands)
     return parser

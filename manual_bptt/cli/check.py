@@ -55,7 +55,9 @@ def _sizes(text: str) -> dict[str, int]:
     """Return {"O": 1, "H": 10} for O=1,H=10."""
     sizes = {}
     for part in text.split(","):
-        name, _, number = part.partition("=")
+        name, equals, number = part.partition("=")
+        if not equals:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected sizes such as O=1,H=10")
         sizes[name.strip()] = positive(number.strip())
     return sizes
 

@@ -1,0 +1,29 @@
+"""``manual-bptt vectors``: verified problems for those who write BPTT in another language."""
+
+import argparse
+from typing import Any
+
+from manual_bptt.cli.shared import UsageError, output_folder, progress, require
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser."""
+    vectors = commands.add_parser("vectors", help="write verified problems with every gradient")
+    vectors.add_argument("--out", metavar="DIR", required=True, help="where the files go")
+    vectors.set_defaults(run=_vectors)
+
+
+def _vectors(arguments: argparse.Namespace) -> int:
+    require("verify", "jax", "mpmath", "rich")
+    from reference.vectors import NotVerifiedError, write_vectors
+
+    folder = output_folder(arguments.out)
+    try:
+        paths = write_vectors(folder, progress=progress)
+    except NotVerifiedError as error:
+        print(f"nothing was written: {error}")
+        return 1
+    except OSError as error:
+        raise UsageError(f"cannot write to the folder {folder}: {error.strerror}") from None
+    print("\n".join(map(str, paths)))
+    return 0
