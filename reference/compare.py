@@ -254,7 +254,7 @@ def _counterexample(
         return None
     values = _values(caller, found, [row.gradient for row in failed])
     line = found.origin if len(found.origin) <= LONGEST_LINE else witness.origin
-    return Counterexample(found, values, _to_reproduce(caller, line))
+    return Counterexample(found, values, _to_reproduce(caller, draw["loss"], line))
 
 
 def _values(
@@ -277,16 +277,22 @@ def _values(
     return values
 
 
-def _to_reproduce(caller: Caller, origin: str) -> tuple[str, ...]:
+def _to_reproduce(caller: Caller, loss: Loss, origin: str) -> tuple[str, ...]:
     """Return three lines of Python that judge a candidate on one problem."""
-    function = caller.candidate
-    module, name = getattr(function, "__module__", ""), getattr(function, "__name__", "")
-    known = getattr(sys.modules.get(module), name, None) is function and module != "__main__"
-    if not name.isidentifier():
-        name = "candidate"
+    name, imports = _importable(caller.candidate)
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
+    if callable(loss):
+        imports += _importable(loss)[1]
     return (
-        f"import reference; from {module} import {name}" if known else "import reference",
+        "; ".join(["import reference", *imports]),
         f"problem = {origin}",
         f"print(reference.Report.of(reference.judge({name}, [problem]{layout})))",
     )
+
+
+def _importable(function: Any) -> tuple[str, list[str]]:
+    """Return a name for a function, and how it is imported, if it can be."""
+    module, name = getattr(function, "__module__", ""), getattr(function, "__name__", "")
+    known = getattr(sys.modules.get(module), name, None) is function and module != "__main__"
+    shown = name if name.isidentifier() else "candidate"
+    return shown, [f"from {module} import {name}"] if known else []

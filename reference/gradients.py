@@ -1,7 +1,7 @@
 """``jax.grad`` of everything: the five parameters, the inputs, and every state."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -108,7 +108,12 @@ def named_loss(loss: Loss) -> Callable[..., Any]:
 def loss_gradient(loss: Callable[[Any, Any], Any], y: Any, target: Any) -> np.ndarray:
     """Return the gradient of a loss in the outputs."""
     with jax.enable_x64(True):
-        return np.asarray(jax.grad(loss)(y, target))
+        return np.asarray(_slope(loss)(y, target))
+
+
+@lru_cache(maxsize=16)
+def _slope(loss: Callable[[Any, Any], Any]) -> Any:
+    return jax.jit(jax.grad(loss))
 
 
 def autodiff(variables: Any, given: Any, loss: Callable[..., Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ w = |L''| / 2, by which rounding errors in y reach the gradients; |L''| is the l
 L'(y*) in 8 directions of random signs, entry by entry, which is exact if L is a sum over entries.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -25,11 +26,12 @@ import numpy as np
 from reference.bounds import V64, local_check
 from reference.conditioning import perturbations, truth_and_tolerance
 from reference.gradients import squared_error
-from reference.problems import Problem
+from reference.problems import Problem, random_problem
 from reference.rnn import Probes, run
 
 DIRECTIONS = 8  # in which the curvature of a loss is looked at
 READ_AHEAD = 512  # problems sorted by padded shape at a time
+COMPILING = ThreadPoolExecutor(thread_name_prefix="compile")  # XLA uses one core for a program
 LARGEST_CALL = 16 * 40 * 4 * 8 * 8  # entries of all per-step copies of W in one call
 
 
@@ -58,13 +60,17 @@ class Shape(NamedTuple):
 
 
 class Solved(NamedTuple):
-    """The answers of one call, and the padded arrays from which they were computed."""
+    """The answers of one call, and the padded arrays from which they were computed.
+
+    ``shapes`` are those that further calls will have.
+    """
 
     answers: list[Answer]
     shape: Shape
     kind: Any
     stacked: tuple[Any, Any]
     states: Measure
+    shapes: tuple[Shape, ...]
 
 
 def answers(problems: Iterable[Problem]) -> Iterator[Answer]:
@@ -79,29 +85,46 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     JAX computes the next call while the caller works on this one.
     """
     started = None
-    for chunk in chunks(problems):
-        following = (*chunk, *_start(*chunk))
-        if started is not None:
-            yield _finish(*started)
-        started = following
+    for groups in _read_ahead(problems):
+        shapes = tuple(dict.fromkeys(shape for shape, _, _ in groups))
+        for shape in shapes:
+            _compilation(_compiled, shape)
+        for chunk in _calls(groups):
+            following = (*chunk, shapes, *_start(*chunk))
+            if started is not None:
+                yield _finish(*started)
+            started = following
     if started is not None:
         yield _finish(*started)
 
 
-def chunks(
-    problems: Iterable[Problem],
-) -> Iterator[tuple[list[Problem], Shape, np.dtype[Any], Any]]:
+Groups = dict[tuple[Shape, np.dtype[Any], Any], list[Problem]]
+Call = tuple[list[Problem], Shape, np.dtype[Any], Any]
+
+
+def chunks(problems: Iterable[Problem]) -> Iterator[Call]:
     """Yield problems of one padded shape, dtype and kind of loss, as many as one call answers."""
+    for groups in _read_ahead(problems):
+        yield from _calls(groups)
+
+
+def _read_ahead(problems: Iterable[Problem]) -> Iterator[Groups]:
+    """Yield problems sorted by padded shape, dtype and kind of loss, READ_AHEAD at a time."""
     stream = iter(problems)
     while ahead := list(islice(stream, READ_AHEAD)):
-        groups: dict[Any, list[Problem]] = {}
+        groups: Groups = {}
         for problem in ahead:
             kind = problem.loss if callable(problem.loss) else None
             groups.setdefault((_shape(problem), problem.dtype, kind), []).append(problem)
-        for (shape, dtype, kind), group in groups.items():
-            many = problems_a_call(shape)
-            for start in range(0, len(group), many):
-                yield group[start : start + many], shape, dtype, kind
+        yield groups
+
+
+def _calls(groups: Groups) -> Iterator[Call]:
+    """Yield what one call answers."""
+    for (shape, dtype, kind), group in groups.items():
+        many = problems_a_call(shape)
+        for start in range(0, len(group), many):
+            yield group[start : start + many], shape, dtype, kind
 
 
 def problems_a_call(shape: Shape) -> int:
@@ -139,16 +162,23 @@ def _start(problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: An
             losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
         stacked = variables, stack(losses, shape)
         sizes = _sizes(problems, shape)
-        return stacked, _compiled(shape)(*stacked, _errors(shape), sizes, *_rounding(dtype))
+        solve = _compilation(_compiled, shape).result()
+        return stacked, solve(*stacked, _errors(shape), sizes, *_rounding(dtype))
 
 
 def _finish(
-    problems: list[Problem], shape: Shape, _: np.dtype[Any], kind: Any, stacked: Any, result: Any
+    problems: list[Problem],
+    shape: Shape,
+    _: np.dtype[Any],
+    kind: Any,
+    shapes: tuple[Shape, ...],
+    stacked: Any,
+    result: Any,
 ) -> Solved:
     """Wait for the answers, and take the padding off."""
     truth = jax.tree.map(np.asarray, result)
     found = [Answer(p, {k: _cut(k, truth[k], i, p) for k in truth}) for i, p in enumerate(problems)]
-    return Solved(found, shape, kind, stacked, truth["states"])
+    return Solved(found, shape, kind, stacked, truth["states"], shapes)
 
 
 def check_steps(
@@ -164,8 +194,10 @@ def check_steps(
     problems = [answer.problem for answer in chunk.answers]
     own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
     u, tiny = _rounding(problems[0].dtype)
+    for shape in (chunk.shape, *chunk.shapes):
+        _compilation(_compiled_steps, shape)
     with jax.enable_x64(True):
-        check = _compiled_steps(chunk.shape)
+        check = _compilation(_compiled_steps, chunk.shape).result()
         sizes = _sizes(problems, chunk.shape)
         steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, u + V64, tiny))
     found = []
@@ -215,20 +247,41 @@ def _errors(shape: Shape) -> dict[str, np.ndarray]:
     return perturbations(*shape)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
+def _compilation(program: Callable[[Shape], Any], shape: Shape) -> Future[Any]:
+    """Return the future of a program for one padded shape, which a thread compiles meanwhile."""
+    return COMPILING.submit(program, shape)
+
+
 def _compiled(shape: Shape) -> Any:
     """Return the compiled oracle for one padded shape."""
-    del shape  # one compilation each, so that old ones can be forgotten
-    solve = partial(truth_and_tolerance, loss=_any_loss)
-    return jax.jit(jax.vmap(solve, in_axes=(0, 0, None, 0, None, None)))
+    one = partial(truth_and_tolerance, loss=_any_loss)
+    solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None, None)))
+    variables, loss, sizes = _example(shape)
+    with jax.enable_x64(True):
+        solve(variables, loss, _errors(shape), sizes, *_rounding(np.dtype(float)))
+    return solve
 
 
-@lru_cache(maxsize=16)
 def _compiled_steps(shape: Shape) -> Any:
     """Return the compiled local check for one padded shape."""
-    del shape
-    check = partial(local_check, loss=_any_loss)
-    return jax.jit(jax.vmap(check, in_axes=(0, 0, 0, 0, 0, 0, None, None)))
+    one = partial(local_check, loss=_any_loss)
+    check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None, None)))
+    variables, loss, sizes = _example(shape)
+    states = stack([np.zeros((shape.T + 1, shape.B, shape.H))], shape)
+    with jax.enable_x64(True):
+        own = states, states, states
+        check(variables, loss, *own, sizes, *_rounding(np.dtype(float)))
+    return check
+
+
+def _example(shape: Shape) -> tuple[Any, Any, Any]:
+    """Return variables, arguments of the loss and sizes for one call: what a compiler looks at."""
+    T, B, D, H, O = shape
+    problem = random_problem(T=T, B=B, D=D, H=H, O=O, regime="linear", seed=0)
+    loss = (*_target_and_weights(problem, shape), _no_slope(shape))
+    rows = _variables(problem, shape), loss
+    return *(stack([row], shape) for row in rows), _sizes([problem], shape)
 
 
 @lru_cache(maxsize=16)

@@ -4,13 +4,15 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from correct_candidates import in_plain_loops
 from hypothesis import given, settings
 
+import manual_bptt as mb
 import reference
-from reference.gradients import GRADIENTS, autodiff, named_loss
+from reference.gradients import GRADIENTS, autodiff, loss_gradient, named_loss
 from reference.oracle import answers
 from reference.rnn import Probes
 from reference.strategies import problems
@@ -353,3 +355,48 @@ def test_the_oracle_broadcasts_nothing(change, message):
     p = reference.random_problem(T=5, B=5, D=3, H=4, O=2, regime="linear", seed=0)
     with pytest.raises(ValueError, match=re.escape(message)):
         reference.gradients(**{"params": p.params, "x": p.x, "target": p.target} | change)
+
+
+def cross_entropy(y, target):
+    return -jnp.sum(jax.nn.softmax(target) * jax.nn.log_softmax(y))
+
+
+def huber(y, target):
+    e = y - target
+    return jnp.sum(jnp.where(jnp.abs(e) < 1, 0.5 * e**2, jnp.abs(e) - 0.5))
+
+
+def mean_at_the_end(y, target):
+    return jnp.mean((y[-1] - target[-1]) ** 2)
+
+
+def product_of_sums(y, target):
+    return jnp.sum(jnp.sin(y)) * jnp.sum(y * target)
+
+
+LOSSES = [cross_entropy, huber, mean_at_the_end, product_of_sums]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_any_loss_is_answered_as_autodiff_answers_it_at_the_exact_shape(loss):
+    made = list(reference.draw_problems(3, 1, dtype="float64", batched=True, loss=loss))
+    for p, truth in answers(made):
+        exact = reference.gradients(p.params, p.x, p.target, h0=p.h0, loss=loss)
+        for k, value in exact.items():
+            assert (np.abs(value - truth[k][0]) <= truth[k][1]).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_correct_code_for_any_loss_passes_and_a_small_error_does_not(loss, dtype):
+    def candidate(params, x, h0, target, factor=1):
+        trace = mb.forward(params, x, h0)
+        dy = loss_gradient(loss, trace.y, target).astype(x.dtype)
+        return mb.backward(params, trace, factor * dy)._asdict()
+
+    report = compare(candidate, loss=loss, dtype=dtype, cases=24)
+    assert report.passed, report
+    assert all(row.cases > 18 for row in report.rows if row.status == "match")
+    off = 1 + (1e-10 if dtype == "float64" else 1e-3)
+    wrong = compare(lambda *a: candidate(*a, factor=off), loss=loss, dtype=dtype, cases=24)
+    assert {row.status for row in wrong.rows} == {"mismatch", "not returned"}
