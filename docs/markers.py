@@ -1,19 +1,19 @@
-"""Parts of trust.md that commands write: each stands between two markers."""
+"""Parts of a page that commands write: each stands between two markers."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().with_name("trust.md")
+TRUST = Path(__file__).resolve().with_name("trust.md")
 
 
-def write_part(name: str, text: str) -> None:
-    """Replace what stands between the markers of this name."""
+def write_part(name: str, text: str, page: Path = TRUST) -> None:
+    """Replace what stands between the markers of this name in a page."""
     pattern = rf"(?<=<!-- {name}: begin -->\n).*?(?=<!-- {name}: end -->)"
-    page, found = re.subn(pattern, lambda _: text, PAGE.read_text(encoding="utf-8"), flags=re.S)
+    new, found = re.subn(pattern, lambda _: text, page.read_text(encoding="utf-8"), flags=re.S)
     if found != 1:
-        raise SystemExit(f"{PAGE.name}: {found} pairs of {name} markers; expected 1")
-    PAGE.write_text(page, encoding="utf-8")
+        raise SystemExit(f"{page.name}: {found} pairs of {name} markers; expected 1")
+    page.write_text(new, encoding="utf-8")
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

@@ -49,7 +49,7 @@ class Returned(NamedTuple):
     """What one call gave: arrays or flaws by name, or one flaw for all of them; and notes.
 
     Arrays are in the layout of ``Problem``. Notes are by what they are about, so that each is said
-    once.
+    once; those on how a result was read are about "read ...".
     """
 
     gradients: dict[str, np.ndarray | Flaw] | Flaw
@@ -254,7 +254,7 @@ def _by_name(found: Any, notes: dict[str, str]) -> dict[str, Any]:
             f"expected any of {' '.join(GRADIENTS)}"
         )
     if prefixed:
-        notes["prefix"] = f"{' '.join(prefixed)} were taken for {' '.join(prefixed.values())}"
+        notes["read names"] = f"{' '.join(prefixed)} were taken for {' '.join(prefixed.values())}"
     for k in named:
         if k not in RETURNED:
             notes[f"name {k}"] = f"{k!r} is not the name of a gradient, and was not looked at"
@@ -281,7 +281,7 @@ def _read_one(
         if _without_ones(array.shape) != _without_ones(expected):
             hint = _hint(name, array.shape, expected, problem, layout)
             return Flaw("wrong shape", f"shape {array.shape}, expected {expected}{hint}")
-        notes[f"shape {name}"] = f"{name} came as {array.shape} and was read as {expected}"
+        notes[f"read {name}"] = f"{name} came as {array.shape} and was read as {expected}"
         array = array.reshape(expected)
     return _from_layout(name, array, problem, layout)
 

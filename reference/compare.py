@@ -89,8 +89,8 @@ def compare(
     Returns
     -------
     Report
-        ``.passed``, ``.rows``, ``.notes``, ``.diagnosis``, ``.smallest``; ``str()`` is readable,
-        ``.to_json()`` is for machines.
+        ``.passed``, ``.rows``, ``.notes``, ``.assumed``, ``.diagnosis``, ``.smallest``; ``str()``
+        is readable, ``.to_json()`` is for machines.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def assert_gradients_match(candidate: Candidate, **options: Any) -> None:
     """Raise AssertionError with the report's text unless the candidate passes ``compare``.
 
     Options are those of ``compare``. What the report notes without failing the candidate, such as
-    writing to inputs, becomes a warning.
+    writing to inputs, becomes a warning; how a result was read, ``.assumed``, does not.
     """
     report = compare(candidate, **options)
     if not report.passed:

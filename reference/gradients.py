@@ -117,18 +117,19 @@ def _slope(loss: Callable[[Any, Any], Any]) -> Any:
 
 
 def autodiff(variables: Any, given: Any, loss: Callable[..., Any]) -> dict[str, Any]:
-    """Return every gradient, and ``y``, that in the outputs, by one ``jax.grad``.
+    """Return every gradient, ``y``, that in the outputs, and the ``states``, by one ``jax.grad``.
 
     variables are (params as a dict, x, h0, probes); the loss is called with the outputs and what is
     given.
     """
 
     def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
-        _, y = run(params, x, h0, probes)
-        return loss(y, *given)
+        h, y = run(params, x, h0, probes)
+        return loss(y, *given), h
 
-    params, x, h0, probes = jax.grad(total, argnums=(0, 1, 2, 3))(*variables)
-    return {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y}
+    grads, h = jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)(*variables)
+    params, x, h0, probes = grads
+    return {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y, "states": h}
 
 
 _autodiff = partial(jax.jit, static_argnames="loss")(autodiff)

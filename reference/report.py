@@ -134,13 +134,15 @@ def _larger(a: float | None, b: float | None) -> float | None:
 class Report:
     """What comparing a candidate with autodiff found.
 
-    ``rows`` have the verdict on each gradient, ``notes`` what is to say of the candidate's manners.
-    Where something is wrong, ``diagnosis`` says why as far as it is known, and ``smallest`` is the
+    ``rows`` have the verdict on each gradient, ``notes`` what is to say of the candidate's manners,
+    ``assumed`` how what it returned was read, where that was not as it had to be, but clear. Where
+    something is wrong, ``diagnosis`` says why as far as it is known, and ``smallest`` is the
     smallest problem found that shows it.
     """
 
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
     diagnosis: Diagnosis | None = None
     smallest: Counterexample | None = None
 
@@ -155,7 +157,9 @@ class Report:
                 rows[verdict.gradient].add(verdict)
         if not rows["states"].worst_problem:
             del rows["states"]  # an extra that nobody has to return
-        return cls(list(rows.values()), list(notes.values()))
+        manners = [text for subject, text in notes.items() if not subject.startswith("read ")]
+        assumed = [text for subject, text in notes.items() if subject.startswith("read ")]
+        return cls(list(rows.values()), manners, assumed)
 
     @property
     def passed(self) -> bool:
@@ -194,7 +198,7 @@ class Report:
         for row in self.rows:
             if row.missing and row.status != "not returned":
                 remarks.append(f"{row.gradient} was not returned for {row.missing} problems")
-        return remarks + self._accusations() + self.notes
+        return remarks + self._accusations() + self.assumed + self.notes
 
     def _accusations(self) -> list[str]:
         """Return a line on each gradient that is wrong; what is said of several is said once."""
@@ -236,6 +240,7 @@ class Report:
             "passed": self.passed,
             "rows": [row.as_dict() for row in self.rows],
             "notes": self.notes,
+            "assumed": self.assumed,
             "diagnosis": None if self.diagnosis is None else self.diagnosis.as_dict(),
             "smallest": None if self.smallest is None else self.smallest.as_dict(),
         }

@@ -1,0 +1,111 @@
+"""Have every mistake of the registry judged by manual-bptt check, and count who is named rightly.
+
+python docs/diagnoses.py            run, print, and write a part of trust.md
+python docs/diagnoses.py --first 5  the first five alone; the page stays as it is
+
+Each mistake is a function in a file, and met as a stranger's function is: 200 problems, explained.
+The first command of a process has JAX to start and programs to compile; some are timed so.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from markers import table, write_part
+
+import reference
+from manual_bptt.cli import main as command
+from reference.mistakes import LOSSES, MISTAKES, Mistake
+
+COLD = ("W for its transpose", "dW transposed", "cut every 32 steps", "rounded to six decimals")
+LAST_STEP_ALONE = "every step in the loss of the last one"
+MODULE = """from reference.mistakes import MISTAKES
+
+candidate = MISTAKES[{name!r}].candidate({loss!r})
+"""
+
+
+def loss_of(mistake: Mistake) -> str:
+    """Return the loss in which the mistake is one."""
+    return LOSSES[mistake.name == LAST_STEP_ALONE]
+
+
+def checked(mistake: Mistake, folder: Path) -> dict[str, Any]:
+    """Return the report of the command on a mistake, as JSON has it."""
+    number = list(MISTAKES).index(mistake.name)
+    file, out = folder / f"mistake_{number}.py", folder / f"{number}.json"
+    file.write_text(MODULE.format(name=mistake.name, loss=loss_of(mistake)), encoding="utf-8")
+    options = ["--loss", loss_of(mistake), "--json", str(out)]
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        code = command(["check", f"{file}:candidate", *options])
+    return {"code": code, **json.loads(out.read_text(encoding="utf-8"))}
+
+
+def named_rightly(report: dict[str, Any], mistake: Mistake) -> bool:
+    """Return whether a report accuses the right gradients and names this mistake alone."""
+    findings = report["diagnosis"]["findings"] if report["diagnosis"] else []
+    wrong = [row["gradient"] for row in report["rows"] if row["status"] == "mismatch"]
+    return (
+        [m["name"] for finding in findings for m in finding["mistakes"]] == [mistake.name]
+        and [g for g in wrong if g != "states"] == list(mistake.affects)
+        and {g for finding in findings for g in finding["gradients"]} == {*mistake.affects}
+    )
+
+
+def seconds_cold(mistake: Mistake, folder: Path) -> float:
+    """Return how long the command takes in a process of its own."""
+    checked(mistake, folder)  # writes the file
+    file = folder / f"mistake_{list(MISTAKES).index(mistake.name)}.py"
+    line = [sys.executable, "-m", "manual_bptt.cli", "check", f"{file}:candidate"]
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    started = time.perf_counter()
+    subprocess.run(line, capture_output=True, check=False, env=environment)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Run, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--first", type=int, default=len(MISTAKES), help="so many mistakes")
+    first = parser.parse_args().first
+    mistakes = list(MISTAKES.values())[:first]
+    by_command, by_compare, seconds, sizes = [], [], [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for mistake in mistakes:
+            report = checked(mistake, folder)
+            by_command.append(report["code"] == 1 and named_rightly(report, mistake))
+            loss = loss_of(mistake)
+            compared = reference.compare(mistake.candidate(loss), loss=loss, batched=True)
+            by_compare.append(named_rightly(compared.as_dict(), mistake))
+            seconds.append(report["seconds"])
+            sizes.append(sum(report["smallest"]["sizes"].values()))
+            print(f"{by_command[-1]!s:5} {by_compare[-1]!s:5} {seconds[-1]:6.2f} s  {mistake.name}")
+        cold = [seconds_cold(MISTAKES[k], folder) for k in COLD]
+    text = table(
+        ("mistakes of the registry", "named rightly, and nothing else"),
+        [
+            ("by manual-bptt check", f"{sum(by_command)} of {len(mistakes)}"),
+            ("by reference.compare", f"{sum(by_compare)} of {len(mistakes)}"),
+            ("seconds of a command, programs compiled", f"{median(seconds):.1f} (median)"),
+            ("seconds of a command in a new process", f"{max(cold):.0f} (largest of {len(cold)})"),
+            ("T + B + D + H + O of the smallest failing problem", f"{median(sizes):.0f} (median)"),
+        ],
+    )
+    print("\n".join(text))
+    if len(mistakes) == len(MISTAKES):
+        write_part("diagnoses", "\n".join(text) + "\n")
+    return 0 if all(by_command + by_compare) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
