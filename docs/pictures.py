@@ -42,6 +42,14 @@ def page_picture(path: Path, page: Path, browser: str) -> None:
 def main() -> None:
     """Run the command once and make both pictures."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "100"}
+    done = subprocess.run(
+        [*COMMAND, "check", "first_attempt:gradients", "--single"],
+        check=False, capture_output=True, text=True, env=environment, cwd=DOCS.parent / "examples",
+    )  # fmt: skip
+    check = done.stdout.partition("smallest failing problem")[0]
+    terminal_picture(
+        DOCS / "check.svg", check, "manual-bptt check first_attempt:gradients --single"
+    )
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder, "report.html")
         done = subprocess.run(

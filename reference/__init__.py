@@ -6,6 +6,9 @@
 False
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from reference.compare import assert_gradients_match, compare, diagnose
 from reference.equations import judge_equations
 from reference.findings import Diagnosis
@@ -30,3 +33,10 @@ __all__ = [
     "make_problem",
     "random_problem",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import ``strategies``, which needs Hypothesis, when it is asked for."""
+    if name == "strategies":
+        return import_module("reference.strategies")
+    raise AttributeError(f"module 'reference' has no attribute {name!r}")

@@ -257,7 +257,8 @@ class Report:
         )
         remarks = "".join(f"<p>{escape(line)}</p>" for line in self.remarks())
         parts = "".join(
-            f"<pre>{escape(chr(10).join(lines))}</pre>" for lines in self.explanations().values()
+            f'<pre style="white-space: pre-wrap">{escape(chr(10).join(lines))}</pre>'
+            for lines in self.explanations().values()
         )
         verdict = "passed" if self.passed else "<strong>failed</strong>"
         return f"<table><tr>{header}</tr>{body}</table>{remarks}{parts}<p>{verdict}</p>"

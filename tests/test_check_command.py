@@ -1,6 +1,8 @@
 """``manual-bptt check``: any function in any file, judged, or refused in one line."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from reference.mistakes import MISTAKES
 
 MODULE = '''
 """Gradients of one sequence; "dW" is transposed in one of them."""
+import time
 import numpy as np
 import jax.numpy as jnp
 
@@ -39,6 +42,11 @@ def transposed(params, x, h0, target):
 
 def of_half_the_loss(params, x, h0, target):
     return gradients(params, x, h0, target, slope=0.5)
+
+
+def patient(params, x, h0, target):
+    time.sleep(0.3)  # the bar is drawn ten times a second
+    return gradients(params, x, h0, target)
 
 
 def half(y, target):
@@ -155,3 +163,29 @@ def test_it_runs_as_a_command_in_the_folder_of_the_file(folder):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["passed"] is True
+
+
+def test_the_progress_bar_on_a_terminal_is_not_taken_for_what_the_candidate_prints(folder):
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "manual_bptt.cli", "check", "handmade:patient"]
+    with subprocess.Popen(
+        [*command, "--single", "--cases", "4"], stdout=subprocess.PIPE, stderr=end, text=True
+    ) as process:
+        os.close(end)
+        seen = b""
+        while chunk := _read(terminal):
+            seen += chunk
+        out, _ = process.communicate(timeout=60)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert b"handmade:patient" in seen
+    assert b"0/4" in seen
+    assert "prints" not in out
+
+
+def _read(terminal):
+    """Return what comes from a terminal; nothing once its other end is closed."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""

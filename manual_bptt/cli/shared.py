@@ -87,7 +87,7 @@ def bar(*columns: str) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # this one, whatever takes its place for a while
     return Progress(
         "{task.description}",
         BarColumn(),
@@ -97,6 +97,8 @@ def bar(*columns: str) -> Any:
         console=console,
         disable=not console.is_terminal,
         transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
 
 
