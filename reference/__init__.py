@@ -13,6 +13,8 @@ from reference.compare import assert_gradients_match, compare, diagnose
 from reference.equations import judge_equations
 from reference.findings import Diagnosis
 from reference.gradients import gradients
+from reference.leaf_report import LeafReport
+from reference.leaves import check_gradient
 from reference.problems import Problem, draw_problems, make_problem, random_problem
 from reference.report import Report
 from reference.rnn import forward
@@ -20,9 +22,11 @@ from reference.verdicts import judge
 
 __all__ = [
     "Diagnosis",
+    "LeafReport",
     "Problem",
     "Report",
     "assert_gradients_match",
+    "check_gradient",
     "compare",
     "diagnose",
     "draw_problems",

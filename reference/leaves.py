@@ -1,0 +1,219 @@
+"""Any hand-written gradient of any JAX function against autodiff, leaf by leaf.
+
+The function takes trees of arrays and returns a number; the gradient is a tree like its first
+argument, or one like all of them. Autodiff computes in float64. Between two correct codes lies the
+rounding of every operation, amplified by all that follows. It is measured: with u the unit roundoff
+of the arguments, autodiff runs again with errors of that size in every operation
+(``reference.montecarlo``). An entry of a leaf may be off by
+
+    tolerance = 8 max |perturbed - plain| + 4 ulp + 64 tiny
+
+with the largest of 8 perturbed runs in that entry, one unit in the last place of the largest entry
+of the leaf, and 64 tiny for what is so small that it is flushed to zero. Where a tolerance exceeds
+a thousandth of the largest entry, nothing is proved.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from reference.bounds import FLUSHED, decides, over_tolerance
+from reference.leaf_report import Leaf, LeafReport
+from reference.montecarlo import narrow_precisions, perturbed
+from reference.trees import MISSING, Raised, call, in_words, loss_of_variables, match, read
+from reference.voices import THIRD_VOICES, Loss, ask
+
+Measure = tuple[np.ndarray, np.ndarray]
+
+MULTIPLE = 8.0
+ULPS = 4.0
+
+
+def check_gradient(
+    loss_fn: Callable[..., Any],
+    grad_fn: Callable[..., Any],
+    *args: Any,
+    third_voice: str | None = None,
+) -> LeafReport:
+    """Compare a hand-written gradient of any scalar JAX function with autodiff, at one point.
+
+    A call takes seconds, most of which JAX spends on compiling.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        A JAX function of args that returns a real scalar. Where it has derivative rules of its own
+        (``jax.custom_vjp``), autodiff follows them: leave out of it what is to be judged.
+    grad_fn : callable
+        Called with copies of args, arrays as NumPy arrays. It returns the gradient in the first of
+        them, as ``jax.grad`` does, or a tuple with the gradient in each; the report says which was
+        found. A leaf that is None is reported as not returned.
+    args : trees of arrays
+        All float32 or all float64, which decides how accurate the gradient has to be. Python floats
+        are differentiated in; integers, booleans, strings and other objects are constants.
+    third_voice : str or None
+        What else to ask about the worst entry of each leaf; it never decides.
+        ``"finite differences"`` are central ones. ``"complex step"`` evaluates loss_fn at a complex
+        argument, and is exact to rounding where it is analytic; elsewhere, such as after ``abs`` or
+        ``conj``, it has no opinion.
+
+    Returns
+    -------
+    LeafReport
+        ``.passed``, ``.rows`` (one for each leaf), ``.notes``; ``str()`` is a table, ``.to_json()``
+        is for machines. What grad_fn raises, or returns in the wrong place, is reported.
+
+    Raises
+    ------
+    TypeError
+        If loss_fn or grad_fn is not callable, or an argument is complex or of another precision.
+    ValueError
+        If there is nothing to differentiate in, the precisions of args differ, loss_fn returns no
+        real scalar or cannot be traced by JAX, or third_voice is none of those above.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> def loss(params, x, y):
+    ...     return jnp.sum((x @ params["w"] + params["b"] - y) ** 2)
+    >>> def by_hand(params, x, y):
+    ...     error = x @ params["w"] + params["b"] - y
+    ...     return {"w": 2 * x.T @ error, "b": error.sum()}  # a 2 is missing
+    >>> x, y = np.array([[0.1, 0.2], [0.3, -0.4], [0.7, 0.9]]), np.array([1.0, 2.0, 3.0])
+    >>> report = check_gradient(loss, by_hand, {"w": np.array([0.5, -0.25]), "b": 1.0}, x, y)
+    >>> report.passed, [(row.leaf, row.status) for row in report.rows]
+    (False, [("args[0]['b']", 'mismatch'), ("args[0]['w']", 'match')])
+    """
+    for name, function in (("loss_fn", loss_fn), ("grad_fn", grad_fn)):
+        if not callable(function):
+            raise TypeError(f"{name} is a {type(function).__name__}; expected a function")
+    if third_voice is not None and third_voice not in THIRD_VOICES:
+        known = " or ".join(map(repr, THIRD_VOICES))
+        raise ValueError(f"third_voice is {third_voice!r}; expected {known}")
+    given = read(args)
+    loss = loss_of_variables(loss_fn, given)
+    returned, notes = call(grad_fn, given)
+    if isinstance(returned, Raised):
+        rows = [Leaf(v.label, "raised", detail=returned.reason) for v in given.of_first()]
+        return LeafReport(rows, notes, third_voice)
+    matched = match(returned, given)
+    notes += matched.notes
+    positions = [given.variables.index(place) for place, _ in matched.leaves]
+    rows = []
+    with jax.enable_x64(True):
+        narrow = " and ".join(narrow_precisions(loss, given.values()))
+    if narrow and given.dtype == np.float64:
+        notes.append(f"loss_fn computes in {narrow} on the way, so autodiff knows no better")
+    measures = autodiff(loss, given.values(), positions)(given.values(), given.dtype)
+    rows = []
+    for (place, leaf), measure in zip(matched.leaves, measures, strict=True):
+        rows.append(judge(place.label, leaf, *measure, given.dtype, notes))
+    if third_voice is not None:
+        rows = ask(third_voice, loss, given.values(), rows, positions, notes)
+    detail = "the arguments have no such leaf"
+    rows += [Leaf(label, "wrong shape", detail=detail) for label in matched.strays]
+    return LeafReport(rows, notes, third_voice)
+
+
+def autodiff(
+    loss: Loss, like: list[np.ndarray], positions: list[int]
+) -> Callable[[list[np.ndarray], np.dtype[Any]], list[Measure]]:
+    """Compile the gradient of a loss in those of its values that are at some positions.
+
+    The function that is returned takes values like the ones given here and the dtype of the code to
+    be judged; it returns each gradient with the tolerance of its entries.
+    """
+
+    def gradient(values: list[Any]) -> Any:
+        def of_chosen(chosen: list[Any]) -> Any:
+            mixed = dict(enumerate(values)) | dict(zip(positions, chosen, strict=True))
+            return loss([mixed[i] for i in range(len(values))])
+
+        return jax.grad(of_chosen)([values[i] for i in positions])
+
+    with jax.enable_x64(True):
+        plain, runs = jax.jit(gradient), perturbed(gradient, like)
+
+    def measures(values: list[np.ndarray], dtype: np.dtype[Any]) -> list[Measure]:
+        with jax.enable_x64(True):
+            truths = [np.asarray(g) for g in plain(values)]
+            found = runs(float(np.finfo(dtype).eps) / 2, values)
+        return [
+            (truth, _tolerance(truth, same, dtype))
+            for truth, *same in zip(truths, *found, strict=True)
+        ]
+
+    return measures
+
+
+def _tolerance(truth: np.ndarray, runs: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
+    largest = np.abs(truth).max(initial=0)
+    with np.errstate(invalid="ignore", over="ignore"):  # what overflows decides nothing
+        deviation: np.ndarray = np.abs(np.stack(runs) - truth).max(axis=0)
+        ulp = float(np.spacing(dtype.type(largest)))
+    return MULTIPLE * deviation + ULPS * ulp + FLUSHED * float(np.finfo(dtype).tiny)
+
+
+def judge(
+    label: str,
+    leaf: Any,
+    truth: np.ndarray,
+    tolerance: np.ndarray,
+    dtype: np.dtype[Any],
+    notes: list[str],
+) -> Leaf:
+    """Judge one leaf of the gradient, and note if it came in another precision."""
+    if leaf is None or leaf is MISSING:
+        return Leaf(label, "not returned", detail=f"expected a leaf at {label}" if leaf else "")
+    value = _as_real(leaf)
+    if isinstance(value, str):
+        return Leaf(label, "raised", detail=f"expected an array of real numbers, got {value}")
+    if value.dtype != dtype and type(leaf) is not float:
+        notes.append(f"{label} came as {value.dtype}, though the arguments are {dtype}")
+    if value.shape != truth.shape:
+        return Leaf(label, "wrong shape", detail=f"shape {value.shape}, expected {truth.shape}")
+    if value.size == 0:
+        return Leaf(label, "match")
+    return _measured(label, value.astype(np.float64), truth, tolerance, dtype)
+
+
+def _as_real(leaf: Any) -> np.ndarray | str:
+    """Return a leaf as an array of real numbers, or what it is instead."""
+    if isinstance(leaf, np.ma.MaskedArray):
+        return "a masked array"
+    try:
+        value = np.array(leaf)
+    except Exception as error:  # such as a tensor that keeps its graph
+        return in_words(error)
+    return value if value.dtype.kind in "fiu" else f"an array of {value.dtype}"
+
+
+def _measured(
+    label: str, value: np.ndarray, truth: np.ndarray, tolerance: np.ndarray, dtype: np.dtype[Any]
+) -> Leaf:
+    """Judge a leaf by the entry whose error is the largest multiple of its tolerance."""
+    largest = float(np.abs(truth).max())
+    if not largest < float(np.finfo(dtype).max) * 1e-6:  # the code need not be finite either
+        return Leaf(label, "nothing proved", detail=f"autodiff's largest entry is {largest:.3g}")
+    finite = np.isfinite(value)
+    ratios = over_tolerance(value - truth, tolerance) if finite.all() else np.where(finite, 0, 1)
+    worst = np.abs(truth) if not ratios.any() else ratios
+    index = tuple(int(i) for i in np.unravel_index(np.argmax(worst), worst.shape))
+    expected, got = float(truth[index]), float(value[index])
+    if not finite.all():
+        detail = f"{got} where autodiff is finite"
+        return Leaf(label, "non-finite", index, expected, got, detail=detail)
+    status, detail = "mismatch" if ratios[index] > 1 else "match", ""
+    if not decides(truth, tolerance, dtype):
+        status = "nothing proved"
+        most = float(tolerance.max())
+        detail = f"rounding explains up to {most:.2g}, and the largest entry is {largest:.2g}"
+        if not np.isfinite(most):  # such as a power of a negative number, or a label
+            detail = "with rounding errors autodiff is not finite; are all whole numbers integers?"
+    ulp = abs(got - expected) / float(np.spacing(dtype.type(largest))) if largest else None
+    ratio = float(ratios[index])
+    return Leaf(
+        label, status, index, expected, got, ulp, ratio, float(tolerance[index]), detail=detail
+    )
