@@ -113,7 +113,7 @@ def main() -> None:
         if without_figures(old) != without_figures(build(old, {})):
             sys.exit("docs/derivation.md is out of date: python docs/build.py")
         return
-    from manual_bptt.cli import equation_rows
+    from manual_bptt.cli.verify import equation_rows
 
     rows = {row.number: row for row in equation_rows(CASES, SEED)}
     for number, row in rows.items():

@@ -176,10 +176,14 @@ def _partly(caller: Caller, report: Report, cases: int) -> str:
 
 def _explained(report: Report, caller: Caller, draw: Mapping[str, Any]) -> Report:
     """Return the report with a diagnosis and with the smallest problem that fails."""
-    mismatched = [row.gradient for row in report.rows if row.status == "mismatch"]
     evidence: list[Evidence] = []
-    if mismatched:
+    if any(row.status == "mismatch" for row in report.rows):
         evidence = gather(caller, [*telling_problems(**draw), *report.witnesses()])
+    for row in report.rows:  # what was right may be wrong in the problems that tell mistakes apart
+        for verdict in (v for e in evidence for v in e.verdicts if v.gradient == row.gradient):
+            if row.status == "match" and verdict.status in FAILURES:
+                row.add(verdict)
+    mismatched = [row.gradient for row in report.rows if row.status == "mismatch"]
     findings, _ = explain(evidence)
     named = {k for finding in findings for k in finding.gradients}
     left = tuple(k for k in GRADIENTS if k in mismatched and k not in named)

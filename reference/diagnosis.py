@@ -27,6 +27,8 @@ from reference.gradients import GRADIENTS
 from reference.mistakes import MISTAKES, Derivation, Mistake, combined, outputs_of, results_of
 from reference.oracle import Measure, solved
 from reference.problems import Problem, make_problem, random_problem
+from reference.report import Verdict
+from reference.verdicts import judge_whole
 
 PLAIN = 30.0  # times the tolerance: an error that no second rounding explains
 MOST = 3  # mistakes on top of one another
@@ -43,13 +45,15 @@ TELLING = (
 class Evidence(NamedTuple):
     """What a candidate returned for one problem, where it can be compared, and what is right.
 
-    ``ratio`` is the largest error over its tolerance, gradient by gradient.
+    ``ratio`` is the largest error over its tolerance, gradient by gradient; ``verdicts`` are those
+    of the whole, if there are any.
     """
 
     problem: Problem
     returned: dict[str, np.ndarray]
     truth: dict[str, Measure]
     ratio: dict[str, float]
+    verdicts: tuple[Verdict, ...] = ()
 
     @classmethod
     def of(
@@ -97,11 +101,12 @@ def gather(caller: Caller, problems: Iterable[Problem]) -> list[Evidence]:
     """Return what a candidate makes of the problems, if it has the time, short ones first."""
     found = []
     for chunk in solved(problems):
-        for problem, truth in chunk.answers:
-            returned = caller(problem)
+        for answer in chunk.answers:
+            returned = caller(answer.problem)
             if returned is not None:
                 arrays = {k: returned.array(k) for k in RETURNED}
-                found.append(Evidence.of(problem, arrays, truth))
+                evidence = Evidence.of(answer.problem, arrays, answer.truth)
+                found.append(evidence._replace(verdicts=tuple(judge_whole(returned, answer))))
     return sorted(found, key=lambda e: e.problem.x.size)
 
 

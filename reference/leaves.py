@@ -101,7 +101,6 @@ def check_gradient(
     matched = match(returned, given)
     notes += matched.notes
     positions = [given.variables.index(place) for place, _ in matched.leaves]
-    rows = []
     with jax.enable_x64(True):
         narrow = " and ".join(narrow_precisions(loss, given.values()))
     if narrow and given.dtype == np.float64:

@@ -63,6 +63,11 @@ def judge_solved(
             yield _verdicts(returned, answer, steps), returned.notes
 
 
+def judge_whole(returned: Returned, answer: Answer) -> list[Verdict]:
+    """Judge what was returned for a problem end to end alone."""
+    return _verdicts(returned, answer, {})
+
+
 def _own_recursion(returned: Returned) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return the states and the gradients in them, each if it can be looked at."""
     own = (returned.array(k) for k in ("states", "h"))

@@ -308,3 +308,12 @@ def test_the_steps_whose_error_goes_wrong_are_named():
     report = reference.compare(only("Wc", forgets_the_first_outputs), cases=12, batched=False)
     assert report.diagnosis.unexplained == ("W", "c")
     assert "of 36 steps, wrong where the error is in y[t] alone for t = 1-3" in str(report)
+
+
+def test_a_gradient_that_goes_wrong_only_in_the_telling_problems_is_not_left_a_match():
+    small = MISTAKES["small gradients set to zero"].candidate()
+    report = reference.compare(small, cases=12, batched=False)
+    wrong = {row.gradient: row.failures for row in report.rows if row.status == "mismatch"}
+    assert wrong["V"] == wrong["c"] == 1
+    assert report.diagnosis.names == ["small gradients set to zero"]
+    assert {k for finding in report.diagnosis.findings for k in finding.gradients} <= wrong.keys()

@@ -14,6 +14,7 @@ from rounding import rounding_bounds
 import manual_bptt as mb
 import reference
 from manual_bptt import cli, equations
+from manual_bptt.cli import verify
 from manual_bptt.equations import EQUATIONS, demonstrate, derivation, literal, smallest, unroll
 from manual_bptt.page import page
 from reference.equations import LEFT, _side_ratio, judge_equations
@@ -44,7 +45,7 @@ def verdicts(changed=derivation, made=None):
 def test_there_are_37_equations_in_the_code_the_check_and_the_report():
     assert list(EQUATIONS) == NUMBERS
     assert list(LEFT) == NUMBERS
-    assert [row.number for row in cli.equation_rows(2, 0)] == NUMBERS
+    assert [row.number for row in verify.equation_rows(2, 0)] == NUMBERS
 
 
 def test_every_function_bears_the_number_it_is_registered_under():
@@ -343,7 +344,7 @@ def result():
     return {
         "passed": True, "cases": 4, "seed": 0, "dtype": "float64", "seconds": 1.0,
         "versions": {"numpy": "2"}, "reports": {"random problems": {"rows": [rows], "notes": []}},
-        "equations": [row.as_dict() for row in cli.equation_rows(6, 0)],
+        "equations": [row.as_dict() for row in verify.equation_rows(6, 0)],
     }  # fmt: skip
 
 
