@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from reference.candidates import LAYOUTS, Caller, Candidate, Flaw
-from reference.diagnosis import Evidence, explain, gather, telling_problems
+from reference.diagnosis import Evidence, explain, gather, repeats, telling_problems
 from reference.findings import Counterexample, Diagnosis
 from reference.gradients import GRADIENTS, Loss
 from reference.localisation import on_lengths, on_steps
@@ -184,12 +184,13 @@ def _explained(report: Report, caller: Caller, draw: Mapping[str, Any]) -> Repor
             if row.status == "match" and verdict.status in FAILURES:
                 row.add(verdict)
     mismatched = [row.gradient for row in report.rows if row.status == "mismatch"]
-    findings, _ = explain(evidence)
-    named = {k for finding in findings for k in finding.gradients}
-    left = tuple(k for k in GRADIENTS if k in mismatched and k not in named)
-    places = _places(caller, evidence, mismatched, left, draw)
-    diagnosis = Diagnosis(findings, left, observations(left, evidence), places)
-    report = replace(report, diagnosis=diagnosis, smallest=_counterexample(report, caller, draw))
+    example = _counterexample(report, caller, draw)
+    if repeats(caller, evidence):
+        diagnosis = _diagnosis(report, mismatched, example, caller, evidence, draw)
+    else:
+        said = "called again with the same arguments, it returns something else"
+        diagnosis = Diagnosis([], tuple(k for k in mismatched if k in GRADIENTS), [said])
+    report = replace(report, diagnosis=diagnosis, smallest=example)
     if {row.status for row in report.rows} <= {"raised", "wrong shape", "not returned"}:
         report.notes.extend(_other_conventions(caller, draw))
     if caller.out_of_time:
@@ -202,15 +203,15 @@ def _explained(report: Report, caller: Caller, draw: Mapping[str, Any]) -> Repor
 
 def _other_conventions(caller: Caller, draw: Mapping[str, Any]) -> list[str]:
     """Return a note on the convention that a candidate may have been written for, if one is."""
-    shape = {"T": 6, "B": 2, "D": 3, "H": 4, "O": 5, **draw["sizes"]}
+    shape: dict[str, Any] = {"T": 6, "B": 2, "D": 3, "H": 4, "O": 5, **draw["sizes"]}
     called = (draw["batched"], caller.layout)
     for batched, layout in product((draw["batched"], not draw["batched"]), LAYOUTS):
         if (batched, layout) == called or (layout == "batch_first" and not batched):
             continue
         other = Caller(caller.candidate, layout, caller.time_budget)
-        shape |= {"B": shape["B"] if batched else None}
         options = {"dtype": draw["dtype"], "loss": draw["loss"]}
-        problem = random_problem(**shape, regime="contracting", seed=0, **options)
+        sizes = shape if batched else shape | {"B": None}
+        problem = random_problem(**sizes, regime="contracting", seed=0, **options)
         report = Report.of(judge(other, [problem]))
         if "match" in {row.status for row in report.rows}:
             option = "--single " * (not batched) + f"--layout {layout}" * (layout != LAYOUTS[0])
@@ -221,10 +222,30 @@ def _other_conventions(caller: Caller, draw: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def _diagnosis(
+    report: Report,
+    wrong: list[str],
+    example: Counterexample | None,
+    caller: Caller,
+    evidence: list[Evidence],
+    draw: Mapping[str, Any],
+) -> Diagnosis:
+    """Return what explains the gradients that are wrong, and what can be said of the rest."""
+    findings, _ = explain(evidence)
+    named = {k for finding in findings for k in finding.gradients}
+    left = tuple(k for k in GRADIENTS if k in wrong and k not in named)
+    shortest = {row.gradient: row.shortest or 1 for row in report.rows if row.gradient in wrong}
+    if example is not None:
+        for k in shortest.keys() & example.values.keys():
+            shortest[k] = min(shortest[k], example.problem.sizes["T"])
+    places = _places(caller, evidence, shortest, left, draw)
+    return Diagnosis(findings, left, observations(left, evidence), places)
+
+
 def _places(
     caller: Caller,
     evidence: list[Evidence],
-    wrong: list[str],
+    shortest: Mapping[str, int],
     unexplained: Iterable[str],
     draw: Mapping[str, Any],
 ) -> list[str]:
@@ -233,7 +254,7 @@ def _places(
     if not shows or callable(draw["loss"]):  # then each length would have to be compiled
         return []
     problem = max((e.problem for e in shows), key=lambda p: p.sizes["T"])
-    lines = [] if "T" in draw["sizes"] else on_lengths(caller, problem, wrong)
+    lines = [] if "T" in draw["sizes"] else on_lengths(caller, problem, shortest)
     if draw["loss"] == "squared_error":
         lines += on_steps(caller, problem, unexplained)
     return lines

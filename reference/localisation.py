@@ -6,7 +6,7 @@ that only one step has any (dy is zero at all the others)? The gradient is linea
 goes wrong for single steps makes up all that goes wrong.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from reference.candidates import Caller
 from reference.mistakes import outputs_of
@@ -17,11 +17,15 @@ from reference.verdicts import judge
 LONGEST = 40  # steps: more would need a shape of the oracle's that has to be compiled
 
 
-def on_lengths(caller: Caller, problem: Problem, names: Iterable[str]) -> list[str]:
-    """Return lines on the lengths at which gradients are wrong, if not at all of them."""
-    names, longest = list(names), min(problem.sizes["T"], LONGEST)
-    wrong = _wrong_at(caller, {T: prefix(problem, T) for T in range(1, longest + 1)}, names)
-    return grouped({k: _on_lengths(wrong[k], longest) for k in names})
+def on_lengths(caller: Caller, problem: Problem, shortest: Mapping[str, int]) -> list[str]:
+    """Return lines on the lengths at which gradients are wrong, if it is for all that are longer.
+
+    shortest has, for each gradient, the least T of any problem in which it is known to be wrong: if
+    that is less than the length from which on it is wrong here, the length is not the reason.
+    """
+    longest = min(problem.sizes["T"], LONGEST)
+    wrong = _wrong_at(caller, {T: prefix(problem, T) for T in range(1, longest + 1)}, shortest)
+    return grouped({k: _on_lengths(wrong[k], least, longest) for k, least in shortest.items()})
 
 
 def on_steps(caller: Caller, problem: Problem, names: Iterable[str]) -> list[str]:
@@ -65,22 +69,21 @@ def _wrong_at(
     return wrong
 
 
-def _on_lengths(wrong: set[int], longest: int) -> str:
+def _on_lengths(wrong: set[int], least: int, longest: int) -> str:
     """Return how the length decides whether a gradient is wrong."""
-    if not wrong or min(wrong) == 1:
+    first = min(wrong, default=1)
+    if first == 1 or least < first or wrong != set(range(first, longest + 1)):
         return ""
-    first = min(wrong)
     right = "sequences of one step are right" if first == 2 else f"right up to T = {first - 1}"
-    if wrong == set(range(first, longest + 1)):
-        return f"{right}, wrong from T = {first} on"
-    return f"{right}, wrong at T = {ranges(wrong)}"
+    return f"{right}, wrong from T = {first} on"
 
 
 def _on_steps(wrong: set[int], T: int) -> str:
     """Return from which steps an error must come for a gradient to be wrong."""
-    if not 0 < len(wrong) < T:
+    words = ranges(wrong)
+    if not 0 < len(wrong) < T or "," in words:  # no range of steps: it depends on other things
         return ""
-    return f"of {T} steps, wrong where the error is in y[t] alone for t = {ranges(wrong)}"
+    return f"of {T} steps, wrong where the error is in y[t] alone for t = {words}"
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from reference.bounds import over_tolerance
 from reference.diagnosis import Evidence
 
+NEARLY = 1e-3  # a factor so near 1 is no factor but an error of a certain size
+SEVERAL = 3  # problems, before a pattern in the entries is taken for one
 # Names of the axes of each gradient, as a sentence has them.
 AXES = {
     "W": ("row", "column"),
@@ -32,8 +34,12 @@ def observations(names: Iterable[str], evidence: list[Evidence]) -> list[str]:
     said = {}
     for k in names:
         wrong = [e for e in evidence if e.ratio.get(k, 0) > 1]
-        seen = (look(k, wrong) for look in (_zero, _multiple, _decay, _entries, _size))
-        said[k] = next((text for text in seen if text), "") if wrong else ""
+        if not wrong:
+            continue
+        seen = (look(k, wrong) for look in (_zero, _multiple, _decay, _entries))
+        text = next((text for text in seen if text), "")
+        partly = any(e.ratio.get(k, 2) <= 1 for e in evidence)
+        said[k] = f"{text}, where it is wrong" if text and partly else text or _size(k, wrong)
     return grouped(said)
 
 
@@ -47,21 +53,20 @@ def grouped(said: Mapping[str, str]) -> list[str]:
 
 
 def _zero(name: str, wrong: list[Evidence]) -> str:
-    zero = all(not e.returned[name].any() for e in wrong)
-    return "zero, wherever it is wrong" if zero else ""
+    return "zero" if all(not e.returned[name].any() for e in wrong) else ""
 
 
 def _multiple(name: str, wrong: list[Evidence]) -> str:
     """Say by which factor a gradient is off, if one factor serves all of its entries."""
     ratios = [_ratio(e.returned[name], e.truth[name][0], e) for e in wrong]
     found = [r for r in ratios if r is not None]
-    if len(found) < len(ratios):
+    if len(found) < len(ratios) or all(abs(r - 1) < NEARLY for r in found):
         return ""
+    if all(_same(r, found[0], e) for r, e in zip(found, wrong, strict=True)):
+        return f"{found[0]:.6g} times the right answer"
     for text, factor in _factors():
         if all(_same(r, factor(e.problem.sizes), e) for r, e in zip(found, wrong, strict=True)):
             return f"{text} times the right answer"
-    if all(_same(r, found[0], e) for r, e in zip(found, wrong, strict=True)):
-        return f"{found[0]:.6g} times the right answer"
     return (
         f"a multiple of the right answer, but not the same in all problems: {min(found):.3g} to "
         f"{max(found):.3g} times"
@@ -69,12 +74,9 @@ def _multiple(name: str, wrong: list[Evidence]) -> str:
 
 
 def _factors() -> Iterator[tuple[str, Callable[[Mapping[str, int]], float]]]:
-    """Yield what people multiply or divide by, alone or with one or two sizes or their root."""
+    """Yield what people multiply or divide by: one or two sizes or their root, and a number."""
     numbers = (("", 1.0), ("-", -1.0), ("2 ", 2.0), ("1/2 ", 0.5))
     powers = (("{}", 1.0), ("1/{}", -1.0), ("sqrt({})", 0.5), ("1/sqrt({})", -0.5))
-    for sign, number in numbers:
-        shown = f"{sign}1" if sign in ("", "-") else sign.strip()
-        yield shown, partial(_factor, letters="", number=number, power=1.0)
     for letters in (*"TBDHO", "TB", "TO", "BO", "TBO"):
         spelled = letters if len(letters) == 1 else f"({' '.join(letters)})"
         for (sign, number), (form, power) in product(numbers, powers):
@@ -123,7 +125,9 @@ def _decay(name: str, wrong: list[Evidence]) -> str:
 
 
 def _entries(name: str, wrong: list[Evidence]) -> str:
-    """Say which entries alone are wrong, if it is the same ones in every problem."""
+    """Say which entries alone are wrong, if it is the same ones in every problem of several."""
+    if len(wrong) < SEVERAL:
+        return ""
     where = [
         over_tolerance(e.returned[name] - e.truth[name][0], e.truth[name][1]) > 1 for e in wrong
     ]

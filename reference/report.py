@@ -56,11 +56,12 @@ class Row:
     ``ratio`` is the largest error over its tolerance end to end, ``local_ratio`` that of single
     steps; None if nothing was decided so. The errors and the worst problem belong to the worst
     verdict. ``cases`` counts the problems that decide, ``compared`` those of them in which numbers
-    were compared, of which ``end_to_end_cases`` do so end to
-    end and ``local_cases`` step by step; ``undecided`` those that cannot, and ``missing`` those for
-    which nothing was returned. Of the ``failures``, ``local_failures`` match end to end.
-    ``failing`` is the smallest problem with the worst status. ``first_wrong_step`` is the step
-    nearest the loss at which x or h goes wrong: the recursion runs from the last step to the first.
+    were compared, of which ``end_to_end_cases`` decide end to end and ``local_cases`` step by step;
+    ``undecided`` those that cannot, and ``missing`` those for which nothing was returned. Of the
+    ``failures``, ``local_failures`` match end to end; ``shortest`` is the least T of those that
+    fail, and ``failing`` the smallest problem with the worst status. ``first_wrong_step`` is the
+    step nearest the loss at which x or h goes wrong: the recursion runs from the last step to the
+    first.
     """
 
     gradient: str
@@ -81,6 +82,7 @@ class Row:
     failures: int = 0
     local_failures: int = 0
     detail: str = ""
+    shortest: int | None = None
     failing: Problem | None = field(default=None, repr=False)
     _badness: tuple[int, float] = field(default=(-1, 0.0), repr=False)
 
@@ -109,6 +111,8 @@ class Row:
         """Keep the problem if it is the one to look at: the smallest of those that went worst."""
         if verdict.status not in FAILURES:
             return
+        T = verdict.problem.sizes["T"]
+        self.shortest = T if self.shortest is None else min(T, self.shortest)
         worse = STATUSES.index(verdict.status) - STATUSES.index(self.status)
         smaller = self.failing is None or _volume(verdict.problem) < _volume(self.failing)
         if worse > 0 or (worse == 0 and smaller):

@@ -264,11 +264,15 @@ def test_a_mistake_is_named_for_any_loss():
 
 
 SEEN = {
-    "b: zero, wherever it is wrong": with_changes(b=lambda g, *_: 0 * g),
+    "b: zero": with_changes(b=lambda g, *_: 0 * g),
     "W: 1.5 times the right answer": with_changes(W=lambda g, *_: 1.5 * g),
     "U: 1/sqrt(T) times the right answer": with_changes(U=lambda g, p, x: g / np.sqrt(len(x))),
     "V: 2 T times the right answer": with_changes(V=lambda g, p, x: 2 * len(x) * g),
     "b: -1 times the right answer": with_changes(b=lambda g, *_: -g),
+    "c: 1.1 times the right answer, where it is wrong": with_changes(
+        c=lambda g, p, x: g * (1.1 if len(x) > 20 else 1)
+    ),
+    "U: off by at most 1.0e-09 of the largest entry": with_changes(U=lambda g, *_: g * (1 + 1e-9)),
     "V: 1/(T B) times the right answer": with_changes(
         V=lambda g, p, x: g / (x.shape[0] * x.shape[1])
     ),
@@ -317,3 +321,47 @@ def test_a_gradient_that_goes_wrong_only_in_the_telling_problems_is_not_left_a_m
     assert wrong["V"] == wrong["c"] == 1
     assert report.diagnosis.names == ["small gradients set to zero"]
     assert {k for finding in report.diagnosis.findings for k in finding.gradients} <= wrong.keys()
+
+
+CUT = type(
+    "Cut", (combined([]),), {"from_next": lambda d, t: (t > 2) * (d.da[t + 1] @ d.W)}
+)  # nothing travels into h[2] and before: the gradient in h0 is zero because of that
+
+
+def test_a_gradient_that_follows_from_an_unknown_dh_is_given_no_name():
+    def candidate(params, x, h0, target):
+        return results_of(CUT, reference.Problem(params, x, h0, target, LOSSES[0], ""))
+
+    for names in (None, "WUbVc", ("W", "U", "b", "V", "c", "h0")):
+        found, left = explained(candidate if names is None else only(names, candidate))
+        assert found == []
+        assert {*"WUb"} <= {*left}
+
+
+def test_a_mistake_that_spoils_more_than_it_explains_is_not_named():
+    spoilt = with_changes(h0=lambda g, *_: 0 * g, b=lambda g, *_: np.sin(g))
+    found, left = explained(spoilt)
+    assert found == [(["dh0 left at zero"], ("h0",))]  # and not the one that spoils W too
+    assert left == ("b",)
+
+
+def test_what_depends_on_other_things_than_the_length_is_not_put_down_to_it():
+    def where_saturated(params, x, h0, target):
+        found = correct()(params, x, h0, target)
+        return found | {"W": found["W"] * (1.5 if (np.abs(found["states"]) > 0.999).any() else 1)}
+
+    report = reference.compare(where_saturated, cases=40, batched=False)
+    assert report.diagnosis.unexplained == ("W",)
+    assert "W: 1.5 times the right answer, where it is wrong" in report.diagnosis.seen
+    assert report.diagnosis.places == []
+
+
+def test_a_candidate_that_gives_something_else_each_time_is_not_explained():
+    rng = np.random.default_rng(0)
+    report = reference.compare(
+        with_changes(W=lambda g, *_: g * rng.uniform(1, 2)), cases=12, batched=False
+    )
+    assert report.diagnosis.findings == []
+    assert report.diagnosis.seen == [
+        "called again with the same arguments, it returns something else"
+    ]
