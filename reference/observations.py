@@ -67,6 +67,8 @@ def _multiple(name: str, wrong: list[Evidence]) -> str:
     for text, factor in _factors():
         if all(_same(r, factor(e.problem.sizes), e) for r, e in zip(found, wrong, strict=True)):
             return f"{text} times the right answer"
+    if all(e.returned[name].size == 1 for e in wrong):
+        return ""  # as one number is of any other
     return (
         f"a multiple of the right answer, but not the same in all problems: {min(found):.3g} to "
         f"{max(found):.3g} times"
@@ -136,26 +138,26 @@ def _entries(name: str, wrong: list[Evidence]) -> str:
         telling = any(0 < m.sum() < m.size and not m.all() for m in masks)
         inside = all((mask <= m).all() for mask, m in zip(where, masks, strict=True))
         if telling and inside and all(m.any() for m in where):
-            return f"wrong in {text} only"
+            return text
     return ""
 
 
 def _patterns(
     name: str, *, single: bool
 ) -> Iterator[tuple[str, Callable[[tuple[int, ...]], np.ndarray]]]:
-    """Yield parts of an array, the smallest first."""
+    """Yield parts of an array in which alone it is wrong, the smallest first, and words for it."""
     axes = [a for a in AXES[name] if not (single and a == "sequence")]
     if name == "W":
-        yield "the diagonal", _diagonal
+        yield "wrong only on the diagonal", _diagonal
     for axis, what in enumerate(axes):
         first = 1 if what == "step" and name == "x" else 0
         for text, place in ((f"{what} {first}", 0), (f"the last {what}", -1)):
-            yield text, partial(_part, axis=axis, place=place)
+            yield f"wrong only in {text}", partial(_part, axis=axis, place=place)
     if name == "W":
-        yield "entries off the diagonal", lambda shape: ~_diagonal(shape)
+        yield "right on the diagonal, wrong elsewhere", lambda shape: ~_diagonal(shape)
     for axis, what in enumerate(axes):
-        for text, place in ((f"all but the first {what}", 0), (f"all but the last {what}", -1)):
-            yield text, partial(_rest, axis=axis, place=place)
+        for text, place in ((f"the first {what}", 0), (f"the last {what}", -1)):
+            yield f"right in {text}, wrong elsewhere", partial(_rest, axis=axis, place=place)
 
 
 def _diagonal(shape: tuple[int, ...]) -> np.ndarray:

@@ -278,14 +278,14 @@ SEEN = {
     ),
     "c: 2 times the right answer": with_changes(c=lambda g, *_: 2 * g),
     "W: off by 0.01 times W: a weight decay?": with_changes(W=lambda g, p, _: g + 0.01 * p.W),
-    "W: wrong in the diagonal only": with_changes(W=lambda g, *_: g + np.diag(np.diag(g))),
-    "U: wrong in the last column only": with_changes(
+    "W: wrong only on the diagonal": with_changes(W=lambda g, *_: g + np.diag(np.diag(g))),
+    "U: wrong only in the last column": with_changes(
         U=lambda g, *_: np.concatenate([g[:, :-1], g[:, :1]], 1)
     ),
-    "h0: wrong in sequence 0 only": with_changes(
+    "h0: wrong only in sequence 0": with_changes(
         h0=lambda g, *_: g * (np.arange(len(g)) > 0)[:, None]
     ),
-    "W: wrong in entries off the diagonal only": with_changes(W=lambda g, *_: np.diag(np.diag(g))),
+    "W: right on the diagonal, wrong elsewhere": with_changes(W=lambda g, *_: np.diag(np.diag(g))),
 }
 
 
