@@ -4,16 +4,12 @@ python docs/diagnoses.py            run, print, and write a part of trust.md
 python docs/diagnoses.py --first 5  the first five alone; the page stays as it is
 
 Each mistake is a function in a file, and met as a stranger's function is: 200 problems, explained.
-The first command of a process has JAX to start and programs to compile; some are timed so.
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -25,7 +21,6 @@ from markers import table, write_part
 from manual_bptt.cli import main as command
 from reference.mistakes import LOSSES, MISTAKES, Mistake
 
-COLD = ("W for its transpose", "cut every 32 steps")
 LAST_STEP_ALONE = "every step in the loss of the last one"
 MODULE = """from reference.mistakes import MISTAKES
 
@@ -60,17 +55,6 @@ def named_rightly(report: dict[str, Any], mistake: Mistake) -> bool:
     )
 
 
-def seconds_cold(mistake: Mistake, folder: Path) -> float:
-    """Return how long the command takes in a process of its own."""
-    checked(mistake, folder)  # writes the file
-    file = folder / f"mistake_{list(MISTAKES).index(mistake.name)}.py"
-    line = [sys.executable, "-m", "manual_bptt.cli", "check", f"{file}:candidate"]
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    started = time.perf_counter()
-    subprocess.run(line, capture_output=True, check=False, env=environment)
-    return time.perf_counter() - started
-
-
 def main() -> int:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -86,13 +70,11 @@ def main() -> int:
             seconds.append(report["seconds"])
             sizes.append(sum(report["smallest"]["sizes"].values()))
             print(f"{named[-1]!s:5} {seconds[-1]:6.2f} s  {mistake.name}", flush=True)
-        cold = [seconds_cold(MISTAKES[k], folder) for k in COLD]
     text = table(
         ("mistakes of the registry", "named rightly, and nothing else"),
         [
             ("by manual-bptt check", f"{sum(named)} of {len(mistakes)}"),
             ("seconds of a command, programs compiled", f"{median(seconds):.1f} (median)"),
-            ("seconds of a command in a new process", f"{max(cold):.0f} (largest of {len(cold)})"),
             ("T + B + D + H + O of the smallest failing problem", f"{median(sizes):.0f} (median)"),
         ],
     )

@@ -140,8 +140,16 @@ def explain(evidence: list[Evidence]) -> tuple[list[Finding], tuple[str, ...]]:
     left = wrong - explained
     if _recursion_is_doubtful(left, evidence):
         findings = [f for f in findings if not {*f.gradients} & {*FROM_DH}]
+    if not left:  # then the simplest is enough; else another mistake may be on top of any of them
+        findings = [f._replace(mistakes=_whole(f, wrong)) for f in findings]
     named = {k for f in findings for k in f.gradients}
     return findings, tuple(k for k in GRADIENTS if k in wrong - named)
+
+
+def _whole(finding: Finding, wrong: set[str]) -> tuple[Mistake, ...]:
+    """Return the mistakes of a finding that spoil no more of what is wrong than the first."""
+    first = {*finding.mistakes[0].affects}
+    return tuple(m for m in finding.mistakes if {*m.affects} & wrong <= first)
 
 
 def _recursion_is_doubtful(left: set[str], evidence: list[Evidence]) -> bool:
@@ -162,8 +170,8 @@ def _search(
         best, gained = _next(taken, explained, plain, evidence, doubted)
         if not best:
             break
-        whole = [m for m in best if not {*m.affects} & wrong - explained - gained]
-        best = whole or best
+        # Those that explain all that they spoil come first.
+        best.sort(key=lambda m: bool({*m.affects} & wrong - explained - gained))
         gradients = tuple(k for k in GRADIENTS if k in gained & wrong)
         findings.append(Finding(gradients, tuple(best)))
         taken.append(best[0])

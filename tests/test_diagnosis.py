@@ -365,3 +365,10 @@ def test_a_candidate_that_gives_something_else_each_time_is_not_explained():
     assert report.diagnosis.seen == [
         "called again with the same arguments, it returns something else"
     ]
+
+
+def test_where_something_stays_unexplained_all_that_fits_the_rest_is_named():
+    both = of_both(MISTAKES["last output ignored"], MISTAKES["slope at h[t+1]"])
+    ((names, gradients),), left = explained(only("bc", both))
+    assert {"last output ignored", "last step left out of dc"} <= {*names}
+    assert (gradients, left) == (("c",), ("b",))
