@@ -1,14 +1,51 @@
 """What a forecast must beat, and by which measure."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from manual_bptt.forecasting.table import Array
 from manual_bptt.forecasting.windows import Windows
 
+PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+CHUNK = 4096  # windows that are laid out at a time
+
 
 def persistence(windows: Windows) -> Array:
     """Forecast that nothing changes: the last value known at the window's end, (N, 1)."""
     return windows.last.copy()
+
+
+def same_hour_yesterday(windows: Windows, known: Array) -> Array:
+    """Forecast what was 24 hours before the hour to forecast, (N, 1).
+
+    ``known`` (R,) is the column to forecast, as known at each row that the windows are made of.
+    Windows shorter than 24 hours begin too late for it, and get their first hour.
+    """
+    before = max(len(windows.rows) - 24, 0)
+    return known[windows.rows[before]][:, None]
+
+
+def ridge(before: Windows, test: Windows) -> Array:
+    """Forecast the change by linear regression on all features of all hours of a window, (N, 1).
+
+    The squares of the coefficients are penalised, so features should be standardised. Of
+    ``PENALTIES`` the one is taken that does best on the last tenth of the windows ``before`` the
+    test part when fitted to the others; then all of them are fitted.
+
+    Hoerl and Kennard, Technometrics 12 (1970).
+    """
+    order = np.argsort(before.time, kind="stable")
+    late = len(order) - max(1, len(order) // 10)
+    validation = before.select(order[late:])
+    learnt, held_out = _normal_equations(before.select(order[:late])), _normal_equations(validation)
+    error = {
+        penalty: errors(_linear(_solve(*learnt, penalty), validation), validation.target)["rmse"]
+        for penalty in PENALTIES
+    }
+    best = min(PENALTIES, key=lambda penalty: error[penalty])
+    squares, products = (a + b for a, b in zip(learnt, held_out, strict=True))
+    return _linear(_solve(squares, products, best), test)
 
 
 def errors(forecast: Array, truth: Array) -> dict[str, float]:
@@ -31,3 +68,37 @@ def errors(forecast: Array, truth: Array) -> dict[str, float]:
         "rmse": float(np.sqrt(np.mean(error * error))),
         "mae": float(np.mean(np.abs(error))),
     }
+
+
+def in_chunks(windows: Windows) -> Iterator[Windows]:
+    """Yield the windows, some thousands at a time, so that their x fits into memory."""
+    for start in range(0, len(windows.time), CHUNK):
+        yield windows.select(slice(start, start + CHUNK))
+
+
+def _rows(windows: Windows) -> Array:
+    """Return a row for each window: all features of all hours, and a 1 for the intercept."""
+    N = len(windows.time)
+    return np.c_[windows.x.transpose(1, 0, 2).reshape(N, -1), np.ones(N)]
+
+
+def _normal_equations(windows: Windows) -> tuple[Array, Array]:
+    """Return X'X and X'z, z the changes to forecast."""
+    size = len(windows.rows) * windows.hours.shape[1] + 1
+    squares, products = np.zeros((size, size)), np.zeros((size, 1))
+    for part in in_chunks(windows):
+        x = _rows(part)
+        squares += x.T @ x
+        products += x.T @ (part.target - part.last)
+    return squares, products
+
+
+def _solve(squares: Array, products: Array, penalty: float) -> Array:
+    """Return the coefficients, (features + 1, 1); the intercept is as good as not penalised."""
+    penalties = np.full(len(squares), penalty)
+    penalties[-1] = min(1e-6, penalty)
+    return np.linalg.solve(squares + np.diag(penalties), products)
+
+
+def _linear(coefficients: Array, windows: Windows) -> Array:
+    return np.concatenate([part.last + _rows(part) @ coefficients for part in in_chunks(windows)])

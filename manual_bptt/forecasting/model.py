@@ -1,72 +1,109 @@
 """A trained forecaster: what it is, how it forecasts, and its file.
 
-The file is a plain NumPy ``.npz`` of numbers and text. Nothing in it is pickled, so reading one
-runs no code, and what is read is checked before it is believed.
+The file holds numbers and one text in JSON. Nothing in it is pickled, so reading one runs no code,
+and what is read is checked before it is believed.
 """
 
-import os
-import zlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
-from manual_bptt.forecasting.table import Array, DataError
-from manual_bptt.forecasting.windows import Standardizer
-from manual_bptt.forward import forward
+from manual_bptt.archive import read_arrays, write_arrays
+from manual_bptt.forecasting.baselines import in_chunks
+from manual_bptt.forecasting.features import Inputs, compute_features
+from manual_bptt.forecasting.sources import KINDS, Layout
+from manual_bptt.forecasting.table import Array, DataError, Table
+from manual_bptt.forecasting.windows import (
+    MAX_FILL,
+    Standardizer,
+    Windows,
+    cut_windows,
+    fill_forward,
+)
+from manual_bptt.forward import run_forward
 from manual_bptt.params import Params
-from manual_bptt.validation import as_array, as_params, require_finite, require_shape
+from manual_bptt.validation import as_params, require_finite, require_shape
 
-FORMAT = 1
-TEXTS = ("recipe", "target", "unit")
-UNREADABLE = (ValueError, TypeError, RuntimeError, EOFError, BadZipFile, zlib.error)
+FORMAT = 2
+MAX_LENGTH = 10_000  # hours of a window
 
 
 class Model(NamedTuple):
     """Everything a forecast needs.
 
-    ``features`` name the D columns of x in order, ``target`` the column forecast and ``unit`` its
-    unit. ``length`` is T, the hours of a window, and ``recipe`` what the model was trained by.
+    ``layout`` says what the columns of a file hold, ``inputs`` which features they become;
+    ``length`` is T, the hours of a window. The network puts out the standardised target, or, if
+    ``of_change``, the standardised change of the target since the last hour of the window.
+    ``recipe`` is what the model was trained by.
     """
 
     params: Params
     standardizer: Standardizer
-    features: tuple[str, ...]
-    target: str
-    unit: str
+    layout: Layout
+    inputs: Inputs
     length: int
+    of_change: bool
     recipe: str
 
 
-def predict(model: Model, x: Any) -> Array:
-    """Forecast the target of the hour after each window.
+def windows_of(model: Model, table: Table, *, ahead: bool = False) -> Windows:
+    """Return the windows of a table that the model can forecast from.
 
     Parameters
     ----------
     model : Model
         What ``train_recipe`` or ``load_model`` returned.
-    x : array_like, (T, N, D)
-        The features in the units of the table, not standardised.
-
-    Returns
-    -------
-    array, (N, 1)
-        The forecast, in ``model.unit``.
+    table : Table
+        Observations, as ``read_source`` returns them.
+    ahead : bool
+        Whether to keep windows whose hour to forecast was not observed, or is yet to come.
 
     Raises
     ------
-    ValueError
-        If x has another shape or is not finite.
+    DataError
+        If the table lacks what the model reads, or has no complete window.
     """
-    x = as_array("x", x)
-    T, D = model.length, len(model.features)
-    if x.ndim != 3 or x.shape[0] != T or x.shape[2] != D:
-        raise ValueError(f"x has shape {x.shape}; expected (T, N, D) with T = {T} and D = {D}")
+    features = compute_features(model.inputs, table)
+    target = model.inputs.target
+    known = fill_forward(table, MAX_FILL).column(target)
+    windows = cut_windows(
+        table, features, known, table.column(target), model.length, ahead=ahead
+    )
+    if not len(windows.time):
+        raise DataError(
+            f"expected {model.length + (not ahead)} consecutive hours of one group with "
+            f"{', '.join(model.inputs.numbers)} known; no such stretch begins in any of the "
+            f"{len(table.time)} rows"
+        )
+    return windows
+
+
+def predict(model: Model, windows: Windows) -> Array:
+    """Forecast the target of the hour after each window, (N, 1), in the unit of the table.
+
+    Examples
+    --------
+    >>> from manual_bptt.forecasting import load_weather, train_recipe
+    >>> model = train_recipe("lab9").model
+    >>> windows = windows_of(model, load_weather())
+    >>> predict(model, windows).shape == windows.target.shape
+    True
+    """
+    return np.concatenate([_predict(model, part) for part in in_chunks(windows)])
+
+
+def _predict(model: Model, windows: Windows) -> Array:
     x_mean, x_scale, mean, scale = model.standardizer
-    y = forward(model.params, (x - x_mean) / x_scale).y[-1]
-    return np.asarray(y * scale + mean)
+    x = ((windows.x - x_mean) / x_scale).astype(model.params.W.dtype)
+    h0 = np.zeros((x.shape[1], len(model.params.W)), x.dtype)
+    y = run_forward(model.params, x, h0).y[-1].astype(float)
+    return np.asarray(y * scale + mean + (windows.last if model.of_change else 0))
+
+
+# The file ------------------------------------------------------------------------------------
 
 
 def save_model(path: str | Path, model: Model) -> None:
@@ -77,17 +114,16 @@ def save_model(path: str | Path, model: Model) -> None:
     OSError
         If the file cannot be written.
     """
-    path = Path(path)
-    arrays: dict[str, Any] = model.params._asdict() | model.standardizer._asdict()
-    arrays |= {name: np.array(getattr(model, name)) for name in (*TEXTS, "features", "length")}
-    arrays["format"] = np.array(FORMAT)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    described = {
+        "format": FORMAT,
+        "layout": model.layout._asdict(),
+        "inputs": model.inputs._asdict() | {"levels": dict(model.inputs.levels)},
+        "length": model.length,
+        "of_change": model.of_change,
+        "recipe": model.recipe,
+    }
+    arrays = model.params._asdict() | model.standardizer._asdict()
+    write_arrays(path, {**arrays, "description": json.dumps(described)})
 
 
 def load_model(path: str | Path) -> Model:
@@ -99,65 +135,140 @@ def load_model(path: str | Path) -> Model:
         If the file cannot be read, is no such file, holds pickled objects, lacks an array, or holds
         one of the wrong kind or shape, or a number that is not finite.
     """
-    path = Path(path)
     try:
-        return _checked(_read_arrays(path))
+        return _checked(read_arrays(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UNREADABLE as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: expected a model written by save_model: {error}") from error
-
-
-def _read_arrays(path: Path) -> dict[str, Array]:
-    with path.open("rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise TypeError("got a single array")
-        with archive:
-            return {name: archive[name] for name in archive.files}
 
 
 def _checked(arrays: Mapping[str, Array]) -> Model:
     """Return the model that arrays describe, or raise ValueError or TypeError."""
-    expected = {*Params._fields, *Standardizer._fields, *TEXTS, "format", "features", "length"}
+    expected = {*Params._fields, *Standardizer._fields, "description"}
     if set(arrays) != expected:
         raise ValueError(f"arrays missing or unknown: {', '.join(sorted(expected ^ set(arrays)))}")
-    if _integer(arrays, "format") != FORMAT:
-        raise ValueError(f"format is {arrays['format']}; expected {FORMAT}")
     for name in (*Params._fields, *Standardizer._fields):
         if arrays[name].dtype.kind != "f":
             raise TypeError(
                 f"{name} has dtype {arrays[name].dtype}; expected real floating numbers"
             )
     params = as_params(Params(*(arrays[k] for k in Params._fields)), check_finite=True)
-    D = params.U.shape[1]
-    if arrays["features"].shape != (D,) or arrays["features"].dtype.kind != "U":
-        raise ValueError(f"features is {arrays['features']!r}; expected {D} names")
+    if arrays["description"].shape != () or arrays["description"].dtype.kind != "U":
+        raise ValueError("description is not one text")
+    model = _described(json.loads(str(arrays["description"])), params, arrays)
+    D, O = len(model.inputs.names), 1
+    if params.U.shape[1] != D or len(params.V) != O:
+        raise ValueError(
+            f"params.U has shape {params.U.shape}, params.V {params.V.shape}; expected "
+            f"{D} columns, one for each feature, and {O} row"
+        )
+    _check_standardizer(model.standardizer, D, O)
+    return model
+
+
+def _described(described: Any, params: Params, arrays: Mapping[str, Array]) -> Model:
+    """Return the model with everything that the text says of it, checked."""
+    described = _fields("description", described, _KINDS_OF_DESCRIPTION)
+    if described["format"] != FORMAT:
+        raise ValueError(f"format is {described['format']}; expected {FORMAT}")
+    layout = _fields("layout", described["layout"], _KINDS_OF_LAYOUT)
+    inputs = _fields("inputs", described["inputs"], _KINDS_OF_INPUTS)
+    if layout["kind"] not in KINDS:
+        raise ValueError(f"kind is {layout['kind']!r}; expected one of {', '.join(KINDS)}")
+    if len(layout["time"]) not in (1, 4):
+        raise ValueError(f"time is {layout['time']}; expected one column or four")
+    if not 1 <= described["length"] <= MAX_LENGTH:
+        raise ValueError(f"length is {described['length']}; expected 1 to {MAX_LENGTH}")
+    if inputs["target"] not in inputs["numbers"] or inputs["target"] != layout["target"]:
+        raise ValueError(f"target is {inputs['target']!r}; expected {layout['target']!r}")
     return Model(
         params,
-        _standardizer(arrays, D, len(params.V)),
-        features=tuple(arrays["features"].tolist()),
-        length=_integer(arrays, "length"),
-        **{name: _text(arrays, name) for name in TEXTS},
+        Standardizer(*(arrays[name] for name in Standardizer._fields)),
+        Layout(**layout),
+        Inputs(**inputs),
+        described["length"],
+        described["of_change"],
+        described["recipe"],
     )
 
 
-def _standardizer(arrays: Mapping[str, Array], n_inputs: int, n_outputs: int) -> Standardizer:
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(set(map(_text, value))) != len(value):
+        raise TypeError
+    return tuple(value)
+
+
+def _levels(value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return {name: _texts(texts) for name, texts in value.items()}
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+_KINDS_OF_DESCRIPTION = {
+    "format": _integer,
+    "layout": dict,
+    "inputs": dict,
+    "length": _integer,
+    "of_change": _flag,
+    "recipe": _text,
+}
+_KINDS_OF_LAYOUT = {
+    "kind": _text,
+    "time": _texts,
+    "target": _text,
+    "columns": _texts,
+    "group": _optional_text,
+    "timezone": _optional_text,
+    "unit": _text,
+}
+_KINDS_OF_INPUTS = {
+    "numbers": _texts,
+    "levels": _levels,
+    "groups": _texts,
+    "target": _text,
+    "derived": _flag,
+}
+
+
+def _fields(name: str, value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a part of the description, each of its kind."""
+    if not isinstance(value, dict) or set(value) != set(kinds):
+        raise ValueError(f"{name} is {str(value)[:60]!r}; expected {', '.join(kinds)}")
+    found = {}
+    for field, kind in kinds.items():
+        try:
+            found[field] = kind(value[field])
+        except (TypeError, ValueError):
+            raise TypeError(f"{field} is {str(value[field])[:60]!r}, of the wrong kind") from None
+    return found
+
+
+def _check_standardizer(standardizer: Standardizer, n_inputs: int, n_outputs: int) -> None:
     shapes = ((n_inputs,), (n_inputs,), (n_outputs,), (n_outputs,))
-    for name, shape in zip(Standardizer._fields, shapes, strict=True):
-        require_finite(name, require_shape(name, arrays[name], shape, "one for each column"))
-        if name.endswith("scale") and not (arrays[name] > 0).all():
-            raise ValueError(f"{name} is {arrays[name]}; expected numbers above 0")
-    return Standardizer(*(arrays[name] for name in Standardizer._fields))
-
-
-def _integer(arrays: Mapping[str, Array], name: str) -> int:
-    if arrays[name].shape != () or arrays[name].dtype.kind != "i" or arrays[name] < 1:
-        raise ValueError(f"{name} is {arrays[name]!r}; expected one integer of at least 1")
-    return int(arrays[name])
-
-
-def _text(arrays: Mapping[str, Array], name: str) -> str:
-    if arrays[name].shape != () or arrays[name].dtype.kind != "U":
-        raise ValueError(f"{name} is {arrays[name]!r}; expected one text")
-    return str(arrays[name])
+    for name, array, shape in zip(Standardizer._fields, standardizer, shapes, strict=True):
+        require_finite(name, require_shape(name, array, shape, "one for each column"))
+        if name.endswith("scale") and not (array > 0).all():
+            raise ValueError(f"{name} is {array}; expected numbers above 0")

@@ -7,13 +7,14 @@ the last value that its group had, so a window never looks ahead; a target is ne
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from manual_bptt.forecasting.table import Array, DataError, Table
 
 HOUR = np.timedelta64(1, "h")
+MAX_FILL = 12  # hours for which a value stands in for missing ones after it
 
 
 class Windows(NamedTuple):
@@ -37,8 +38,8 @@ class Windows(NamedTuple):
         """The features, (T, N, D), a new array."""
         return self.hours[self.rows]
 
-    def select(self, keep: Array) -> "Windows":
-        """Return the windows where keep, (N,) of bool, is true."""
+    def select(self, keep: Any) -> "Windows":
+        """Return the windows that keep, (N,) of bool or a slice, picks out."""
         rest = (field[keep] for field in self[2:])
         return Windows(self.hours, self.rows[:, keep], *rest)
 
@@ -53,7 +54,7 @@ class Standardizer(NamedTuple):
 
 
 def make_windows(
-    table: Table, *, features: Sequence[str], target: str, length: int = 24, max_fill: int = 12
+    table: Table, *, features: Sequence[str], target: str, length: int = 24, max_fill: int = MAX_FILL
 ) -> Windows:
     """Cut a table into windows of ``length`` hours and the target of the next.
 
@@ -86,27 +87,87 @@ def make_windows(
     >>> windows.x[:, 0, 0], windows.target[0], windows.time[0]
     (array([0., 1., 2.]), array([3.]), np.datetime64('2013-01-01T03','h'))
     """
-    if length < 1:
-        raise ValueError(f"length is {length}; expected at least 1")
     filled = fill_forward(table, max_fill)
     hours = np.stack([filled.column(name) for name in features], axis=1)
-    truth = table.column(target)[length:, None]
-    last = filled.column(target)[length - 1 : -1, None]
-    whole = (table.group[length:] == table.group[:-length]) & (
-        table.time[length:] - table.time[:-length] == length * HOUR
-    )
-    lacking = np.concatenate([[0], np.cumsum(np.isnan(hours).any(axis=1))])
-    known = lacking[length:-1] == lacking[: -length - 1]  # of rows i .. i+T-1, none lacks a value
-    keep = whole & known & ~np.isnan(truth[:, 0]) & ~np.isnan(last[:, 0])
-    if not keep.any():
+    windows = cut_windows(table, hours, filled.column(target), table.column(target), length)
+    if not len(windows.time):
         raise DataError(
             f"expected {length + 1} consecutive hours of one group with every feature and the "
             f"target known; none of the table's {len(table.time)} rows begins such a stretch"
         )
-    start = np.flatnonzero(keep)
-    rows = start + np.arange(length)[:, None]
-    after = start + length
-    return Windows(hours, rows, truth[keep], last[keep], table.time[after], table.group[after])
+    return windows
+
+
+def cut_windows(
+    table: Table, hours: Array, last: Array, truth: Array, length: int, *, ahead: bool = False
+) -> Windows:
+    """Cut features that are made already into windows: all that are complete, none if none is.
+
+    Parameters
+    ----------
+    table : Table
+        Whose rows hours, last and truth belong to.
+    hours : array, (R, D)
+        The features.
+    last, truth : array, (R,)
+        The column to forecast as known at each hour, and as observed.
+    length : int
+        T, the hours in a window.
+    ahead : bool
+        Whether to keep a window whose target is not known, or not even in the table: its target is
+        NaN. The last window of a group forecasts the hour after the table's end.
+
+    Raises
+    ------
+    ValueError
+        If length is below 1.
+
+    Examples
+    --------
+    >>> hours = np.datetime64("2013-01-01T00") + np.arange(5)
+    >>> table = Table(np.array(["A"] * 5), hours, ("temp",), np.arange(5.0)[:, None])
+    >>> temp = table.column("temp")
+    >>> cut_windows(table, table.values, temp, temp, 4, ahead=True).target.ravel()
+    array([ 4., nan])
+    """
+    if length < 1:
+        raise ValueError(f"length is {length}; expected at least 1")
+    R = len(table.time)
+    start = np.arange(max(R - length + 1, 0))
+    end = start + length - 1  # the last hour of each window
+    whole = _steps_on(table, start, end, length - 1)
+    lacking = np.concatenate([[0], np.cumsum(np.isnan(hours).any(axis=1))])
+    whole &= lacking[end + 1] == lacking[start]  # none of rows start .. end lacks a value
+    whole &= ~np.isnan(last[end])
+    after = np.minimum(end + 1, max(R - 1, 0))
+    target = np.where(_steps_on(table, end, after, 1), truth[after], np.nan)
+    keep = np.flatnonzero(whole if ahead else whole & ~np.isnan(target))
+    return Windows(
+        hours,
+        rows=start[keep] + np.arange(length)[:, None],
+        target=target[keep, None],
+        last=last[end[keep], None],
+        time=table.time[end[keep]] + HOUR,
+        group=table.group[end[keep]],
+    )
+
+
+def changes_ahead(table: Table, last: Array, truth: Array) -> Array:
+    """Return by how much the column to forecast changes after each row, (R,).
+
+    That is the truth of the next hour less what is known of this one; NaN where either is missing.
+    """
+    change = np.full(len(last), np.nan)
+    rows = np.arange(len(last) - 1)
+    follows = _steps_on(table, rows, rows + 1, 1)
+    change[:-1] = np.where(follows, truth[1:] - last[:-1], np.nan)
+    return change
+
+
+def _steps_on(table: Table, rows: Array, later: Array, hours: int) -> Array:
+    """Return for each pair of rows if the later one is so many hours on, in the same group."""
+    same = table.group[rows] == table.group[later]
+    return np.asarray(same & (table.time[later] - table.time[rows] == hours * HOUR))
 
 
 def fill_forward(table: Table, max_fill: int) -> Table:
@@ -154,16 +215,44 @@ def split_by_time(windows: Windows, *, test_fraction: float = 0.2) -> tuple[Wind
     >>> float(train.target.max()), float(test.x.min())
     (79.0, 80.0)
     """
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction}; expected a number between 0 and 1")
     first = windows.time - len(windows.rows) * HOUR  # the first hour of each window
-    end = windows.time.max() + HOUR
-    cut = end - round(test_fraction * int((end - first.min()) / HOUR)) * HOUR
-    train, test = windows.time < cut, first >= cut
-    for name, part in (("training", train), ("test", test)):
+    cut = last_part(first.min(), windows.time.max(), test_fraction)
+    return split_at(windows, cut, ("training", "test"))
+
+
+def last_part(first: Any, last: Any, fraction: float) -> Any:
+    """Return the instant at which the last fraction of the hours from first to last begins.
+
+    Raises
+    ------
+    ValueError
+        If fraction is not between 0 and 1.
+
+    Examples
+    --------
+    >>> last_part(np.datetime64("2013-01-01T00"), np.datetime64("2013-01-01T09"), 0.2)
+    np.datetime64('2013-01-01T08','h')
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"test_fraction is {fraction}; expected a number between 0 and 1")
+    end = last + HOUR
+    return end - round(fraction * int((end - first) / HOUR)) * HOUR
+
+
+def split_at(windows: Windows, instant: Any, names: tuple[str, str]) -> tuple[Windows, Windows]:
+    """Split into those windows that lie before an instant, target included, and those after it.
+
+    Raises
+    ------
+    DataError
+        If one of the parts is empty; it is called by its name.
+    """
+    early = windows.time < instant
+    late = windows.time - len(windows.rows) * HOUR >= instant
+    for name, part in zip(names, (early, late), strict=True):
         if not part.any():
-            raise DataError(f"expected windows on both sides of {cut}Z, got no {name} window")
-    return windows.select(train), windows.select(test)
+            raise DataError(f"expected windows on both sides of {instant}Z, got no {name} window")
+    return windows.select(early), windows.select(late)
 
 
 def fit_standardizer(train: Windows) -> Standardizer:
@@ -186,12 +275,17 @@ def fit_standardizer(train: Windows) -> Standardizer:
 
 def standardize(standardizer: Standardizer, windows: Windows) -> Windows:
     """Return windows whose x, target and last are in deviations from the mean."""
-    x_mean, x_scale, mean, scale = standardizer
-    return windows._replace(
-        hours=(windows.hours - x_mean) / x_scale,
+    _, _, mean, scale = standardizer
+    return standardize_hours(standardizer, windows)._replace(
         target=(windows.target - mean) / scale,
         last=(windows.last - mean) / scale,
     )
+
+
+def standardize_hours(standardizer: Standardizer, windows: Windows) -> Windows:
+    """Return windows whose x is in deviations from the mean, and target and last as they were."""
+    x_mean, x_scale, _, _ = standardizer
+    return windows._replace(hours=(windows.hours - x_mean) / x_scale)
 
 
 def _moments(values: Array) -> tuple[Array, Array]:

@@ -1,0 +1,136 @@
+"""Files that a forecaster can learn from: which columns they have, and how they become a table.
+
+Two published tables are known by their columns; of any other the caller says what it holds.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from manual_bptt.forecasting import weather
+from manual_bptt.forecasting.table import DataError, Table, read_header, read_table
+
+
+class Layout(NamedTuple):
+    """What the columns of a file hold.
+
+    ``kind`` is a key of ``KINDS``. ``time`` names one column of ISO 8601, or those of year, month,
+    day and hour; ``timezone`` is that of times without an offset, UTC if None. ``target`` is the
+    column to forecast, ``unit`` its unit ("" if not known), ``columns`` those to forecast it
+    from, ``group`` the one that tells stations, households or the like apart.
+    """
+
+    kind: str
+    time: tuple[str, ...]
+    target: str
+    columns: tuple[str, ...]
+    group: str | None = None
+    timezone: str | None = None
+    unit: str = ""
+
+    @property
+    def clock(self) -> tuple[int, str]:
+        """Hours to add to the times of the table for a clock that people read, and its name."""
+        if self.kind == "new_york":
+            return -5, "Eastern Standard Time"
+        if self.timezone is None:
+            return 0, "local time" if self.kind == "beijing" else "the file's clock"
+        winter = datetime(2013, 1, 1, tzinfo=ZoneInfo(self.timezone))
+        standard = (winter.utcoffset() or timedelta()) - (winter.dst() or timedelta())
+        return round(standard / timedelta(hours=1)), f"{self.timezone}, standard time"
+
+    @property
+    def in_utc(self) -> bool:
+        """Whether the times of the table are known to be in UTC."""
+        return self.kind == "new_york" or self.timezone is not None
+
+
+NEW_YORK = Layout(
+    "new_york", ("time_hour",), weather.TARGET, weather.FEATURES, "origin", unit="degF"
+)
+
+# Beijing PM2.5, of the UCI machine learning repository: hourly weather of the capital's airport and
+# fine dust at the US embassy, 2010 to 2014 (Liang et al., Proceedings of the Royal Society A, 2015).
+# Iws, Is and Ir are the wind's run and the hours of snow and rain, cumulated while they last.
+BEIJING = Layout(
+    "beijing",
+    ("year", "month", "day", "hour"),
+    "TEMP",
+    ("TEMP", "DEWP", "PRES", "pm2.5", "Iws", "Is", "Ir", "cbwd"),
+    unit="degC",
+)
+WIND = MappingProxyType({"cbwd": ("NW", "NE", "SE", "cv")})
+KINDS = MappingProxyType({"new_york": NEW_YORK, "beijing": BEIJING, "columns": None})
+
+
+def recognise(path: str | Path) -> Layout | None:
+    """Return the layout of a published table, or None for any other.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> recognise(weather.weather_path()) == NEW_YORK
+    True
+    """
+    header = {*read_header(path)}
+    known = {NEW_YORK: {"origin", "time_hour", *weather.OBSERVED}}
+    known[BEIJING] = {*BEIJING.time, *BEIJING.columns}
+    return next((layout for layout, names in known.items() if names <= header), None)
+
+
+def describe(
+    path: str | Path,
+    *,
+    time: Sequence[str],
+    target: str,
+    columns: Sequence[str] = (),
+    group: str | None = None,
+    timezone: str | None = None,
+    unit: str = "",
+) -> Layout:
+    """Return the layout of a file by what its columns are said to be.
+
+    With no columns to forecast from, all that are neither time nor group are taken. The target is
+    always among them.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+    """
+    header = read_header(path)
+    taken = {*time, group, target, ""}
+    columns = [name for name in columns or header if name not in taken]
+    return Layout("columns", tuple(time), target, (target, *columns), group, timezone, unit)
+
+
+def read_source(path: str | Path, layout: Layout) -> Table:
+    """Read a file as its layout says, what cannot be true treated as missing where that is known.
+
+    Raises
+    ------
+    DataError
+        If the file is not such a table; the message names file, line and column.
+    """
+    if layout.kind == "new_york":
+        return weather.load_weather(path)
+    table = read_table(
+        path,
+        time=layout.time,
+        columns=layout.columns,
+        group=layout.group,
+        timezone=layout.timezone,
+        categories=WIND if layout.kind == "beijing" else None,
+        guess=layout.kind == "columns",
+    )
+    if layout.target in table.levels:
+        example = table.levels[layout.target][0]
+        raise DataError(f"{path}: {layout.target}: expected numbers to forecast, got {example!r}")
+    return table

@@ -1,0 +1,252 @@
+"""The loop of training: batch, gradients, clipping, optimiser, validation, checkpoint.
+
+All that the loop knows is in a ``Training``; a step is a function of it, of the sequences and of
+the settings. So a run that stops at any step and goes on from what was kept is the run that never
+stopped, bit for bit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import inf
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from manual_bptt.gradients import Loss, loss_and_gradients
+from manual_bptt.params import Params
+from manual_bptt.training.batches import Sequences, shuffled_batches
+from manual_bptt.training.optimizers import (
+    Adam,
+    Constant,
+    Optimizer,
+    Schedule,
+    State,
+    clip_by_global_norm,
+)
+from manual_bptt.validation import as_params
+
+
+class Step(NamedTuple):
+    """One step: its number from 1, the loss of its batch before the update, the learning rate,
+    the global norm of the gradient before clipping, and the validation error after it, if taken.
+    """
+
+    number: int
+    loss: float
+    rate: float
+    gradient_norm: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where training stands: after ``len(steps)`` steps.
+
+    ``best`` are the parameters of the lowest validation error so far, ``best_error``; where nothing
+    is validated they are the last.
+    """
+
+    params: Params
+    memory: State
+    best: Params
+    best_error: float = inf
+    steps: list[Step] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step."""
+        return [step.loss for step in self.steps]
+
+
+class DivergenceError(ArithmeticError):
+    """Training left the finite numbers. ``.step`` and ``.rate`` say where and how fast."""
+
+    def __init__(self, step: int, rate: float, what: str) -> None:
+        super().__init__(step, rate, what)  # these, so that another process can make it anew
+        self.step = step
+        self.rate = rate
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} at step {self.step} with learning rate {self.rate:g}; a smaller rate, a "
+            "longer warm-up or clipping the gradient at a smaller norm may help"
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    ``steps`` of ``batch_size`` sequences; ``seed`` shuffles them. The gradient is clipped to
+    ``max_norm``. Every ``every`` steps, the last one too, the validation error is taken if there
+    is one and the state of training is kept; after ``patience`` validation errors in a row that
+    are no improvement, training ends.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    steps: int
+    batch_size: int
+    optimizer: Optimizer = Adam()
+    schedule: Schedule = Constant(1e-3)
+    max_norm: float = inf
+    seed: int = 0
+    every: int = 100
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "every", "patience"):
+            value = getattr(self, name)
+            if value is None and name == "patience":
+                continue
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} is {value}; expected an integer of at least 1")
+        if not self.max_norm > 0:
+            raise ValueError(f"max_norm is {self.max_norm}; expected a number above 0")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; expected an integer of at least 0")
+
+
+def begin(params: Params, settings: Settings) -> Training:
+    """Return the state of training before the first step."""
+    params = as_params(params, check_finite=True)
+    return Training(params, settings.optimizer.start(params), best=params)
+
+
+def train(
+    start: Params | Training,
+    sequences: Sequences,
+    settings: Settings,
+    *,
+    loss: Loss,
+    validate: Callable[[Params], float] | None = None,
+    keep: Callable[[Training], object] | None = None,
+    on_step: Callable[[Step], object] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Training:
+    """Train on shuffled batches and return where training stands at its end.
+
+    Parameters
+    ----------
+    start : Params or Training
+        Where to start, or what ``keep`` was given earlier, to go on from there; left untouched.
+    sequences : Sequences
+        What to train on, such as ``ArraySequences(x, target)``.
+    settings : Settings
+        How.
+    loss : callable
+        ``(y, target) -> (value, dy)`` on a batch. A loss that is a mean over the batch makes the
+        step independent of the batch size.
+    validate : callable, optional
+        The error of parameters on sequences that are not trained on. The parameters with the
+        lowest are ``best``.
+    keep : callable, optional
+        Called with the state of training before the first step, every ``settings.every`` steps and
+        at the end: the place for a checkpoint.
+    on_step : callable, optional
+        Called with every ``Step``.
+    stop : callable, optional
+        Asked after every step whether to end here; the result is then not ``finished``.
+
+    Raises
+    ------
+    DivergenceError
+        If a loss, a gradient or a validation error is no longer finite.
+    ValueError
+        If shapes disagree, or ``start`` cannot be gone on from with these settings.
+
+    Examples
+    --------
+    >>> from manual_bptt import init_params, last_step_squared_error
+    >>> from manual_bptt.training import ArraySequences, Constant, Settings
+    >>> x = np.random.default_rng(0).standard_normal((5, 64, 2))
+    >>> settings = Settings(steps=100, batch_size=8, schedule=Constant(0.01))
+    >>> training = train(init_params(2, 4, 1, rng=0), ArraySequences(x, x[-1, :, :1]), settings,
+    ...                  loss=last_step_squared_error)
+    >>> bool(np.mean(training.losses[-10:]) < np.mean(training.losses[:10]) / 10)
+    True
+    """
+    now = _resumed(start, settings) if isinstance(start, Training) else begin(start, settings)
+    keep = keep or (lambda _: None)
+    batches = shuffled_batches(
+        len(sequences), settings.batch_size, seed=settings.seed, start=len(now.steps)
+    )
+    if not now.steps:
+        keep(_copy(now))
+    while not now.finished:
+        now = _one_step(now, *sequences.batch(next(batches)), loss, settings)
+        at_end = len(now.steps) == settings.steps
+        due = at_end or len(now.steps) % settings.every == 0
+        if validate is None:
+            now = replace(now, best=now.params, finished=at_end)
+        elif due:
+            now = _validated(now, validate, settings.patience)
+            now = replace(now, finished=at_end or now.finished)
+        if on_step is not None:
+            on_step(now.steps[-1])
+        stopped = not now.finished and stop()
+        if due or stopped:
+            keep(_copy(now))
+        if stopped:
+            break
+    return now
+
+
+def _resumed(start: Training, settings: Settings) -> Training:
+    """Return a copy of start, if the settings can go on from it."""
+    if not start.finished and len(start.steps) >= settings.steps:
+        raise ValueError(
+            f"start has {len(start.steps)} steps and is not finished; expected fewer than the "
+            f"{settings.steps} of the settings"
+        )
+    expected = len(settings.optimizer.start(start.params))
+    if len(start.memory) != expected:
+        raise ValueError(
+            f"start remembers {len(start.memory)} moments of the gradient; expected {expected}, "
+            f"as many as {settings.optimizer}"
+        )
+    return _copy(start)
+
+
+def _one_step(now: Training, x: Any, target: Any, loss: Loss, settings: Settings) -> Training:
+    number = len(now.steps) + 1
+    rate = float(settings.schedule(number))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends in an exception
+        value, grads = loss_and_gradients(now.params, x, target, loss=loss, check_finite=False)
+        clipped, norm = clip_by_global_norm(grads[: len(now.params)], settings.max_norm)
+        params, memory = settings.optimizer.update(
+            now.params, clipped, now.memory, rate=rate, step=number
+        )
+    if not np.isfinite(value):
+        raise DivergenceError(number, rate, f"the loss is {value}")
+    if not np.isfinite(norm):
+        raise DivergenceError(number, rate, f"the norm of the gradient is {norm}")
+    if not all(np.isfinite(p).all() for p in params):
+        raise DivergenceError(number, rate, "a parameter is not finite")
+    now.steps.append(Step(number, float(value), rate, norm))
+    return replace(now, params=params, memory=memory)
+
+
+def _validated(now: Training, validate: Callable[[Params], float], patience: int | None) -> Training:
+    """Return the state with the validation error taken; finished, if patience is at its end."""
+    last = now.steps[-1]
+    error = float(validate(now.params))
+    if not np.isfinite(error):
+        raise DivergenceError(last.number, last.rate, f"the validation error is {error}")
+    now.steps[-1] = last._replace(validation=error)
+    if error < now.best_error:
+        return replace(now, best=now.params, best_error=error)
+    errors = [step.validation for step in now.steps if step.validation is not None]
+    in_vain = len(errors) - 1 - errors.index(now.best_error)
+    return replace(now, finished=patience is not None and in_vain >= patience)
+
+
+def _copy(now: Training) -> Training:
+    """Return the state with a list of its own, which later steps do not grow."""
+    return replace(now, steps=[*now.steps])
