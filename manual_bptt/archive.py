@@ -15,7 +15,8 @@ import numpy as np
 
 from manual_bptt.params import Array
 
-KINDS = "biufU"  # numbers and text
+KINDS = "biufU"  # real numbers and text
+END = 22  # bytes of the record at the end of an archive; two from the tenth on count its members
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
@@ -37,7 +38,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
     [[1.0, 0.0], [0.0, 1.0]]
     """
     path = Path(path)
-    named = {name: np.asarray(values) for name, values in arrays.items()}
+    named: dict[str, Any] = {name: np.asarray(values) for name, values in arrays.items()}
     for name, values in named.items():
         _require_kind(name, values.dtype)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -75,7 +76,11 @@ def _read_all(file: BinaryIO) -> dict[str, Array]:
         members = archive.infolist()
         if len({member.filename for member in members}) != len(members):
             raise ValueError("two arrays of one name")
-        declared, there = sum(member.file_size for member in members), file.seek(0, os.SEEK_END)
+        there = file.seek(-END, os.SEEK_END) + END
+        number = int.from_bytes(file.read(END)[10:12], "little")
+        if number != len(members):
+            raise ValueError(f"{number} arrays are declared; {len(members)} are found")
+        declared = sum(member.compress_size for member in members)
         if declared > there:  # sizes that are made up, or arrays that share their bytes
             raise ValueError(f"arrays of {declared} bytes are declared, in a file of {there}")
         return {_name(member): _read(archive, member) for member in members}

@@ -6,14 +6,18 @@ import pickle
 import numpy as np
 import pytest
 
-from manual_bptt.forecasting import recipes, weather
+from manual_bptt.archive import read_arrays
+from manual_bptt.forecasting import weather
+from manual_bptt.forecasting.features import Inputs
 from manual_bptt.forecasting.model import Model, load_model, predict, save_model
-from manual_bptt.forecasting.recipes import RECIPES, mean_last_step_squared_error, train_recipe
+from manual_bptt.forecasting.recipes import RECIPES, small_normal
+from manual_bptt.forecasting.sources import Layout
 from manual_bptt.forecasting.table import DataError
-from manual_bptt.forecasting.windows import Standardizer, make_windows, split_by_time
+from manual_bptt.forecasting.tasks import train_recipe
+from manual_bptt.forecasting.windows import Standardizer, Windows, make_windows, split_by_time
 from manual_bptt.forward import forward
 from manual_bptt.params import init_params
-from manual_bptt.training import DivergenceError
+from manual_bptt.training import SGD, Constant, mean_last_step_squared_error
 
 
 @pytest.fixture(scope="module")
@@ -33,42 +37,49 @@ def small_model(dtype=np.float64):
         rng.normal(size=3), rng.random(3), rng.normal(size=1), rng.random(1)
     )
     params = init_params(3, 4, 1, rng=1, dtype=dtype)
-    return Model(params, standardizer, ("a", "b", "c"), "a", "degF", 5, "lab9")
+    layout = Layout("columns", ("hour",), "a", ("a", "b", "c"), unit="degF")
+    inputs = Inputs(("a", "b", "c"), {}, (), "a", derived=False)
+    return Model(params, standardizer, layout, inputs, 5, of_change=False, recipe="lab9")
+
+
+def windows_over(hours, length=5):
+    N = len(hours) - length + 1
+    rows = np.arange(N) + np.arange(length)[:, None]
+    last = hours[rows[-1], :1]
+    time = np.datetime64("2013-01-01T00", "h") + rows[-1]
+    return Windows(hours, rows, np.zeros((N, 1)), last, time, np.full(N, ""))
 
 
 # Training
 
 
 def test_the_last_25_losses_of_lab9_average_below_0_05(result):
-    assert result.losses[-25:].mean() < 0.05
+    assert np.mean(result.training.losses[-25:]) < 0.05
     for seed in (5, 11):  # the highest two of seeds 0 to 19
-        assert train_recipe("lab9", seed=seed).losses[-25:].mean() < 0.05
+        losses = train_recipe("lab9", seed=seed).training.losses
+        assert np.mean(losses[-25:]) < 0.05
 
 
 def test_lab9_is_the_network_and_the_descent_of_the_lab(result):
-    assert RECIPES["lab9"] == recipes.Recipe(24, 10, 0.001, 0.01, 32, 500)
+    recipe = RECIPES["lab9"]
+    settings = recipe.settings
+    assert (recipe.length, recipe.n_hidden, recipe.dtype) == (24, 10, np.float64)
+    assert (settings.steps, settings.batch_size) == (500, 32)
+    assert (settings.optimizer, settings.schedule) == (SGD(), Constant(0.01))
+    assert settings.max_norm == np.inf
     assert result.model.params.W.shape == (10, 10)
-    assert result.losses.shape == (500,)
-    assert result.losses[0] == pytest.approx(1, abs=0.5)  # small weights forecast the mean
+    assert len(result.training.losses) == 500
+    assert result.training.losses[0] == pytest.approx(1, abs=0.5)  # small weights say the mean
 
 
-def test_lab9_starts_from_weights_of_deviation_0_001_and_zero_biases(monkeypatch):
-    started = []
-
-    def note_start(params, *args, **options):
-        started.append((params, options))
-        raise DivergenceError(1, 0.01, "enough")
-
-    monkeypatch.setattr(recipes, "sgd", note_start)
-    with pytest.raises(DivergenceError):
-        train_recipe("lab9")
-    [(params, options)] = started
+def test_lab9_starts_from_weights_of_deviation_0_001_and_zero_biases():
+    assert RECIPES["lab9"].start is small_normal
+    params = small_normal(np.random.default_rng(0), 9, 10, 1)
     weights = np.concatenate([params.W.ravel(), params.U.ravel(), params.V.ravel()])
     assert 0.0008 < weights.std() < 0.0012
     assert abs(weights.mean()) < 0.0003
     assert not params.b.any()
     assert not params.c.any()
-    assert (options["rate"], options["batch_size"], options["steps"]) == (0.01, 32, 500)
 
 
 def test_the_loss_is_the_mean_over_the_batch_and_its_gradient():
@@ -83,17 +94,17 @@ def test_the_loss_is_the_mean_over_the_batch_and_its_gradient():
 def test_the_same_seed_gives_the_same_model_and_every_step_is_reported(tmp_path):
     path, heard = tmp_path / "winter.csv", []
     path.write_text("\n".join(weather.weather_path().read_text().splitlines()[:1500]))
-    first = train_recipe("lab9", data=path, seed=7, on_step=lambda *step: heard.append(step))
+    first = train_recipe("lab9", data=path, seed=7, on_step=heard.append)
     again = train_recipe("lab9", data=path, seed=7)
-    assert heard == list(enumerate(first.losses.tolist(), start=1))
-    np.testing.assert_array_equal(again.losses, first.losses)
+    assert heard == first.training.steps
+    assert again.training.steps == first.training.steps
     for one, other in zip(again.model.params, first.model.params, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert (train_recipe("lab9", data=path, seed=8).losses != first.losses).any()
+    assert train_recipe("lab9", data=path, seed=8).training.losses != first.training.losses
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="no recipe 'lab10'; expected one of lab9"):
+    with pytest.raises(ValueError, match="no recipe 'lab10'; expected one of change, lab9"):
         train_recipe("lab10")
 
 
@@ -101,7 +112,7 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones():
 
 
 def test_test_errors_are_those_of_the_forecasts_in_degrees(result, test_windows):
-    error = predict(result.model, test_windows.x) - test_windows.target
+    error = predict(result.model, test_windows) - test_windows.target
     assert result.metrics["unit"] == "degF"
     assert result.metrics["test"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
     assert result.metrics["test"]["mae"] == pytest.approx(np.abs(error).mean())
@@ -120,7 +131,7 @@ def test_metrics_are_json_and_name_the_data_without_its_place_on_this_machine(re
     text = json.dumps(result.metrics, allow_nan=False)
     assert result.metrics["data"]["file"] == "weather.csv"
     assert str(weather.weather_path().parent) not in text
-    assert result.metrics["last_25_losses_mean"] == result.losses[-25:].mean()
+    assert result.metrics["last_25_losses_mean"] == np.mean(result.training.losses[-25:])
 
 
 def test_another_table_can_be_trained_on_and_its_test_part_teaches_nothing(tmp_path):
@@ -134,7 +145,7 @@ def test_another_table_can_be_trained_on_and_its_test_part_teaches_nothing(tmp_p
     one, other = results
     assert one.metrics["data"]["file"] == "one.csv"
     assert one.metrics["windows"]["train"] < 1500
-    np.testing.assert_array_equal(one.losses, other.losses)
+    assert one.training.steps == other.training.steps
     for part in ("params", "standardizer"):
         for a, b in zip(getattr(one.model, part), getattr(other.model, part), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -146,17 +157,13 @@ def test_another_table_can_be_trained_on_and_its_test_part_teaches_nothing(tmp_p
 
 def test_a_forecast_is_the_last_output_brought_back_to_degrees():
     model = small_model()
-    x = np.random.default_rng(2).normal(size=(5, 7, 3))
-    scaled = (x - model.standardizer.x_mean) / model.standardizer.x_scale
+    windows = windows_over(np.random.default_rng(2).normal(size=(11, 3)))
+    scaled = (windows.x - model.standardizer.x_mean) / model.standardizer.x_scale
     y = forward(model.params, scaled).y[-1]
     expected = y * model.standardizer.target_scale + model.standardizer.target_mean
-    np.testing.assert_allclose(predict(model, x), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("shape", [(5, 3), (4, 7, 3), (5, 7, 2)])
-def test_windows_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"expected \(T, N, D\) with T = 5 and D = 3"):
-        predict(small_model(), np.zeros(shape))
+    np.testing.assert_allclose(predict(model, windows), expected, rtol=1e-12)
+    of_change = predict(model._replace(of_change=True), windows)
+    np.testing.assert_allclose(of_change, expected + windows.last, rtol=1e-12)
 
 
 # The file
@@ -176,9 +183,9 @@ def test_a_model_comes_back_bit_for_bit(tmp_path, dtype):
 
 def test_a_saved_model_forecasts_as_before(tmp_path, result, test_windows):
     save_model(tmp_path / "model.npz", result.model)
-    x = test_windows.x[:, :50]
+    some = test_windows.select(slice(50))
     np.testing.assert_array_equal(
-        predict(load_model(tmp_path / "model.npz"), x), predict(result.model, x)
+        predict(load_model(tmp_path / "model.npz"), some), predict(result.model, some)
     )
 
 
@@ -216,12 +223,20 @@ def save_one_array(path):
 def altered(change):
     def write(path):
         save_model(path, small_model())
-        with np.load(path) as file:
-            arrays = dict(file)
+        arrays = read_arrays(path)
         change(arrays)
         np.savez(path, **arrays)
 
     return write
+
+
+def described(change):
+    def alter(arrays):
+        description = json.loads(str(arrays["description"]))
+        change(description)
+        arrays["description"] = np.array(json.dumps(description))
+
+    return altered(alter)
 
 
 @pytest.mark.parametrize(
@@ -231,13 +246,18 @@ def altered(change):
         (lambda path: path.write_bytes(b""), "expected a model written by save_model"),
         (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "written by save_model"),
         (lambda path: path.write_bytes(pickle.dumps(Bomb())), "written by save_model"),
-        (save_one_array, "got a single array"),
-        (altered(lambda a: a.update(W=np.array([Bomb()], object))), "written by save_model"),
+        (save_one_array, "written by save_model"),
+        (altered(lambda a: a.update(W=np.array([Bomb()], object))), "holds object"),
         (altered(lambda a: a.pop("V")), "arrays missing or unknown: V"),
         (altered(lambda a: a.update(Z=np.zeros(1))), "arrays missing or unknown: Z"),
-        (altered(lambda a: a.update(format=np.array(2))), "format is 2; expected 1"),
         (altered(lambda a: a.update(U=np.zeros((3, 3)))), r"params.U has shape \(3, 3\)"),
-        (altered(lambda a: a.update(W=np.zeros((4, 4), complex))), "W has dtype complex128"),
+        (altered(lambda a: a.update(U=np.zeros((4, 2)))), "expected 3 columns, one for each"),
+        (
+            altered(lambda a: a.update(V=np.zeros((2, 4)), c=np.zeros(2))),
+            r"params.V \(2, 4\); expected",
+        ),
+        (altered(lambda a: a.update(W=np.zeros((4, 4), complex))), "holds complex128"),
+        (altered(lambda a: a.update(W=np.zeros((4, 4), int))), "W has dtype int64"),
         (altered(lambda a: a.update(W=np.full((4, 4), np.nan))), "params.W holds nan"),
         (altered(lambda a: a.update(W=np.full((4, 4), "x"))), "W has dtype <U1"),
         (altered(lambda a: a.update(x_mean=np.zeros(2))), r"x_mean has shape \(2,\)"),
@@ -247,11 +267,28 @@ def altered(change):
             "x_scale is .* expected numbers above 0",
         ),
         (altered(lambda a: a.update(target_mean=np.array([np.inf]))), "target_mean holds inf"),
-        (altered(lambda a: a.update(features=np.array(["a", "b"]))), "expected 3 names"),
-        (altered(lambda a: a.update(features=np.arange(3))), "expected 3 names"),
-        (altered(lambda a: a.update(length=np.array(0))), "length is .* expected one integer"),
-        (altered(lambda a: a.update(length=np.array(2.5))), "length is .* expected one integer"),
-        (altered(lambda a: a.update(unit=np.array(1.0))), "unit is .* expected one text"),
+        (altered(lambda a: a.update(description=np.array("{"))), "written by save_model"),
+        (altered(lambda a: a.update(description=np.array("[" * 50_000))), "written by save_model"),
+        (altered(lambda a: a.update(description=np.array("[]"))), "description is '\\[\\]'"),
+        (altered(lambda a: a.update(description=np.zeros(2))), "description is not one text"),
+        (described(lambda d: d.update(format=1)), "format is 1; expected 2"),
+        (described(lambda d: d.pop("recipe")), "description is"),
+        (described(lambda d: d.update(more=1)), "description is"),
+        (described(lambda d: d.update(recipe=["lab9"])), "recipe is .* of the wrong kind"),
+        (described(lambda d: d.update(of_change=1)), "of_change is '1', of the wrong kind"),
+        (described(lambda d: d.update(length=0)), "length is 0; expected 1 to"),
+        (described(lambda d: d.update(length=10**12)), "length is .* expected 1 to"),
+        (described(lambda d: d.update(length=2.5)), "length is '2.5', of the wrong kind"),
+        (described(lambda d: d.update(length=True)), "length is 'True', of the wrong kind"),
+        (described(lambda d: d["inputs"].update(numbers=["a", "b"])), "expected 2 columns"),
+        (described(lambda d: d["inputs"].update(numbers=["a", "a", "b"])), "of the wrong kind"),
+        (described(lambda d: d["inputs"].update(numbers=[1, 2, 3])), "of the wrong kind"),
+        (described(lambda d: d["inputs"].update(numbers="abc")), "of the wrong kind"),
+        (described(lambda d: d["inputs"].update(target="z")), "target is 'z'; expected 'a'"),
+        (described(lambda d: d["inputs"].update(levels={"d": [1]})), "of the wrong kind"),
+        (described(lambda d: d["layout"].update(kind="pickle")), "kind is 'pickle'; expected one"),
+        (described(lambda d: d["layout"].update(time=["y", "m"])), "expected one column or four"),
+        (described(lambda d: d["layout"].update(unit=None)), "unit is 'None', of the wrong kind"),
     ],
 )
 def test_a_file_that_is_no_sound_model_is_refused_and_never_run(tmp_path, write, message):
@@ -260,6 +297,7 @@ def test_a_file_that_is_no_sound_model_is_refused_and_never_run(tmp_path, write,
     with pytest.raises(DataError, match=message) as caught:
         load_model(path)
     assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_every_flipped_byte_is_refused_or_harmless(tmp_path):

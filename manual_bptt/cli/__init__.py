@@ -1,8 +1,8 @@
 """The command ``manual-bptt``: the one place where the hand-written gradients meet autodiff.
 
 Exit codes: 0, done and true; 1, a gradient does not match; 2, wrong usage or bad input, with one
-line on stderr that says so; 130, interrupted. Tables go to stdout, progress to stderr, and that
-only on a terminal.
+line on stderr that says so; 130 or 143, interrupted or terminated. Tables go to stdout, progress to
+stderr, and that only on a terminal.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import manual_bptt as mb
-from manual_bptt.cli import check, train, vectors, verify
-from manual_bptt.cli.shared import UsageError
+from manual_bptt.cli import check, predict, train, vectors, verify
+from manual_bptt.cli.shared import StoppedError, UsageError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
     except UsageError as error:
         return _refuse(str(error))
+    except StoppedError as stopped:
+        _refuse(str(stopped))
+        return 128 + stopped.signal
     except OSError as error:
         # Nobody takes our output any more: its reader has left (then there is nothing to say), or
         # the disk is full. Without this, Python would try to write the rest once more on leaving.
@@ -77,6 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="manual-bptt", description=__doc__.partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"%(prog)s {mb.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (verify, check, vectors, train):
+    for command in (verify, check, vectors, train, predict):
         command.add_to(commands)
     return parser

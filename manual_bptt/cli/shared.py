@@ -19,6 +19,14 @@ class UsageError(Exception):
     """What the user can mend; its text is the one line that they see."""
 
 
+class StoppedError(Exception):
+    """The user, or the system, asked to stop; the text says what was kept, ``signal`` who asked."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def require(extra: str, *modules: str) -> None:
     """Refuse to go on without these modules, and name the extra that has them."""
     for module in modules:
@@ -130,8 +138,8 @@ def print_table(
         whole = name == "verdict" and console.width >= 72
         table.add_column(Text(name), overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(*row)
-    console.print(title, style="bold", soft_wrap=True)
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
     console.print(note, markup=False, soft_wrap=True)
 

@@ -1,10 +1,22 @@
 """``manual-bptt train``: train a forecaster and say how good it is."""
 
 import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
+import manual_bptt as mb
 from manual_bptt.cli.shared import (
+    StoppedError,
     UsageError,
     bar,
     output_folder,
@@ -13,95 +25,356 @@ from manual_bptt.cli.shared import (
     require_writable,
     seed,
     write_json,
+    write_text,
 )
+
+if TYPE_CHECKING:
+    from manual_bptt.forecasting import Layout, Task, TrainingResult
+    from manual_bptt.training import Step, Training
+
+OUTPUTS = ("model.npz", "history.jsonl", "metrics.json", "forecast.png", "report.html")
+CHECKPOINT = "checkpoint.npz"
+SPACE = 2**24  # bytes that the outputs and two checkpoints take, with room to spare
+COLUMNS = ("time", "target", "features", "group", "timezone", "unit")
+NAMES = {
+    "rnn": "RNN",
+    "persistence": "persistence",
+    "same_hour_yesterday": "same hour yesterday",
+    "ridge": "ridge regression",
+}
 
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
-    train = commands.add_parser("train", help="train a forecaster of the next hour's temperature")
-    train.add_argument("--recipe", default="lab9", metavar="NAME", help="how (%(default)s)")
-    train.add_argument("--data", metavar="PATH", help="a weather table (New York, 2013)")
-    train.add_argument("--out", metavar="DIR", help="where the model goes (runs/RECIPE)")
-    train.add_argument("--seed", type=seed, default=0, help="of the randomness (%(default)s)")
+    train = commands.add_parser("train", help="train a forecaster of the next hour")
+    train.add_argument(
+        "--data", metavar="FILE",
+        help="an hourly table in CSV (the weather of New York that comes with the package)",
+    )  # fmt: skip
+    train.add_argument("--recipe", metavar="NAME", help="how: change, lab9 (change)")
+    train.add_argument("--out", metavar="DIR", help="where everything goes (runs/RECIPE)")
+    train.add_argument("--seed", type=seed, help="of the randomness (0)")
+    train.add_argument(
+        "--resume", action="store_true", help="go on with a training that was interrupted in DIR"
+    )
     train.add_argument("--json", metavar="PATH", help="write the metrics as JSON; - is stdout")
+    columns = train.add_argument_group("the columns of FILE, if it is not a published table")
+    columns.add_argument(
+        "--time", metavar="COLUMNS", type=_names,
+        help="of the hour in ISO 8601, or of year,month,day,hour",
+    )  # fmt: skip
+    columns.add_argument("--target", metavar="COLUMN", help="to forecast")
+    columns.add_argument(
+        "--features", metavar="COLUMNS", type=_names, help="to forecast it from (all others)"
+    )
+    columns.add_argument("--group", metavar="COLUMN", help="that tells stations apart")
+    columns.add_argument(
+        "--timezone", metavar="NAME", help="of times without an offset, e.g. Europe/Rome (UTC)"
+    )
+    columns.add_argument("--unit", metavar="UNIT", help="of the target, for tables and pictures")
     train.set_defaults(run=_train)
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def _train(arguments: argparse.Namespace) -> int:
-    require("forecast", "rich")
+    require("forecast", "rich", "matplotlib", "threadpoolctl")
+    from threadpoolctl import threadpool_limits
+
     from manual_bptt import forecasting
     from manual_bptt.training import DivergenceError
 
-    if arguments.recipe not in forecasting.RECIPES:
+    recipe = arguments.recipe or "change"
+    if recipe not in forecasting.RECIPES:
         known = ", ".join(forecasting.RECIPES)
-        raise UsageError(f"--recipe is {arguments.recipe!r}; expected one of {known}")
-    folder = output_folder(arguments.out or f"runs/{arguments.recipe}")
-    outputs = [folder / "model.npz", folder / "metrics.json"]
-    for path in outputs:
-        require_writable(str(path))
-    if arguments.json not in (None, "-") and Path(arguments.json).resolve() in {
-        path.resolve() for path in outputs
-    }:
-        raise UsageError(f"--json is {arguments.json}, which the training writes itself")
-    require_writable(arguments.json)
-    steps = _StepProgress(forecasting.RECIPES[arguments.recipe].steps)
+        raise UsageError(f"--recipe is {recipe!r}; expected one of {known}")
+    folder = output_folder(arguments.out or f"runs/{recipe}")
+    _require_outputs(folder, arguments.json)
     try:
-        with steps:
-            result = forecasting.train_recipe(
-                arguments.recipe, data=arguments.data, seed=arguments.seed, on_step=steps.show
+        start, run = _beginning(folder, arguments)
+        # One thread: the products of a small network are too short to share, and threads that wait
+        # for each other beside another busy process can take ten times as long.
+        with threadpool_limits(limits=1, user_api="blas"):
+            task = forecasting.prepare(
+                run["recipe"], data=run["data"], layout=forecasting.as_layout(run["layout"])
             )
-    except (forecasting.DataError, DivergenceError) as error:
+            training, seconds = _trained(task, run, folder, start)
+            result = forecasting.evaluate(task, training, seed=run["seed"], seconds=seconds)
+    except DivergenceError as error:
+        kept = "; the last checkpoint stays" if (folder / CHECKPOINT).exists() else ""
+        raise UsageError(f"{error}{kept}") from None
+    except ValueError as error:
         raise UsageError(str(error)) from None
-    try:
-        forecasting.save_model(outputs[0], result.model)
-    except OSError as error:
-        raise UsageError(f"cannot write {outputs[0]}: {error.strerror}") from None
-    write_json(str(outputs[1]), result.metrics)
+    _write(result, folder)
+    (folder / CHECKPOINT).unlink()
     write_json(arguments.json, result.metrics)
     if arguments.json != "-":
-        _print_training(result.metrics, folder)
+        _print_result(result, folder)
     return 0
 
 
-def _print_training(metrics: dict[str, Any], folder: Path) -> None:
-    """Print the errors of the forecast beside those of the baselines."""
-    unit = metrics["unit"]
-    persistence = metrics["baselines"]["persistence"]
-    forecasts = {f"RNN ({metrics['recipe']})": metrics["test"], **metrics["baselines"]}
-    rows = [
-        (
-            name,
-            f"{errors['rmse']:.3f}",
-            f"{errors['mae']:.3f}",
-            f"{1 - errors['rmse'] / persistence['rmse']:+.1%}",
+# Before -----------------------------------------------------------------------------------------
+
+
+def _require_outputs(folder: Path, json_path: str | None) -> None:
+    """Refuse, before an hour of training, what could not be written after it."""
+    outputs = [folder / name for name in (*OUTPUTS, CHECKPOINT)]
+    for path in outputs:
+        require_writable(str(path))
+    if json_path not in (None, "-") and Path(json_path).resolve() in {p.resolve() for p in outputs}:
+        raise UsageError(f"--json is {json_path}, which the training writes itself")
+    require_writable(json_path)
+    free = shutil.disk_usage(folder).free
+    if free < SPACE:
+        raise UsageError(
+            f"{folder} has {free / 1e6:.1f} MB of space; expected {SPACE / 1e6:.0f} MB at least"
         )
-        for name, errors in forecasts.items()
-    ]
-    better = metrics["test"]["rmse"] < persistence["rmse"]
-    verdict = "beats" if better else "does not beat"
-    note = (
-        f"mean of the last 25 losses: {metrics['last_25_losses_mean']:.4f} "
-        f"(squared error of the standardised temperature), {metrics['train_seconds']:.2f} s\n"
-        f"The forecast {verdict} persistence, which repeats the last temperature.\n"
-        f"Written: {folder / 'model.npz'}, {folder / 'metrics.json'}"
+
+
+def _beginning(
+    folder: Path, arguments: argparse.Namespace
+) -> "tuple[Training | None, dict[str, Any]]":
+    """Return where training stands, None at its beginning, and what it is a training of."""
+    from manual_bptt.training import load_training
+
+    path = folder / CHECKPOINT
+    if not path.exists():
+        if arguments.resume:
+            done = "; the training there is finished" if (folder / OUTPUTS[0]).exists() else ""
+            raise UsageError(f"there is no {path} to resume{done}")
+        return None, _run(arguments)
+    try:
+        training, tag = load_training(path)
+        kept = json.loads(tag)
+        steps = len(training.steps)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be resumed: {error}") from None
+    if not arguments.resume:
+        raise UsageError(
+            f"{folder} holds a training that was interrupted after step {steps}: go on with "
+            f"--resume, choose another --out, or delete {path}"
+        )
+    return training, _same(arguments, kept)
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what a training is of: the same run, the same bits."""
+    from manual_bptt import forecasting
+
+    path = Path(arguments.data) if arguments.data else forecasting.weather_path()
+    layout = _layout(arguments)
+    return {
+        "version": mb.__version__,
+        "recipe": arguments.recipe or "change",
+        "seed": arguments.seed or 0,
+        "data": str(path.resolve()),
+        "sha256": _sha256(path),
+        "layout": json.loads(json.dumps(layout._asdict())),
+        "seconds": 0.0,
+    }
+
+
+def _same(arguments: argparse.Namespace, kept: dict[str, Any]) -> dict[str, Any]:
+    """Return the run that a checkpoint is of, if the options say nothing else."""
+    given = argparse.Namespace(**vars(arguments))
+    given.recipe = arguments.recipe or kept["recipe"]
+    given.seed = kept["seed"] if arguments.seed is None else arguments.seed
+    given.data = arguments.data or kept["data"]
+    now = {**_run(given), "data": kept["data"], "seconds": kept["seconds"]}
+    if all(getattr(arguments, name) is None for name in COLUMNS):
+        now["layout"] = kept["layout"]
+    for name, value in kept.items():
+        if now[name] != value:
+            raise UsageError(
+                f"the training to resume has the {name} {value!r}, got {now[name]!r}; "
+                "leave the option out to go on, or choose another --out"
+            )
+    return now
+
+
+def _layout(arguments: argparse.Namespace) -> "Layout":
+    """Return what the columns of the data hold, as the options say, or as the header shows."""
+    from manual_bptt import forecasting
+
+    said = {name: getattr(arguments, name) for name in COLUMNS}
+    given = [f"--{name}" for name, value in said.items() if value is not None]
+    if arguments.data is None:
+        if given:
+            raise UsageError(f"{given[0]} describes the columns of a file; expected --data FILE")
+        return forecasting.NEW_YORK
+    if not given and (known := forecasting.recognise(arguments.data)):
+        return known
+    if said["time"] is None or said["target"] is None:
+        header = ", ".join(forecasting.read_header(arguments.data))
+        raise UsageError(
+            f"{arguments.data}: expected --time and --target to name columns of it; it has {header}"
+        )
+    return forecasting.describe(
+        arguments.data,
+        time=said["time"],
+        target=said["target"],
+        columns=said["features"] or (),
+        group=said["group"],
+        timezone=said["timezone"],
+        unit=said["unit"] or "",
     )
-    title = f"temperature of the next hour, {metrics['windows']['test']} windows not trained on"
-    print_table(title, ("forecast", f"RMSE [{unit}]", f"MAE [{unit}]", "skill"), rows, note)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+# During -----------------------------------------------------------------------------------------
+
+
+def _trained(
+    task: "Task", run: dict[str, Any], folder: Path, start: "Training | None"
+) -> "tuple[Training, float]":
+    """Train to the end, with a checkpoint now and then; return the seconds that it took, too."""
+    from manual_bptt.forecasting import train_task
+    from manual_bptt.training import save_training
+
+    path = folder / CHECKPOINT
+    started = time.perf_counter() - run["seconds"]
+
+    def keep(training: "Training") -> None:
+        seconds = time.perf_counter() - started
+        try:
+            save_training(path, training, json.dumps({**run, "seconds": seconds}))
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {path}: {error.strerror}; stopped after step {len(training.steps)}, "
+                "the checkpoint before this one is whole"
+            ) from None
+
+    total = task.recipe.settings.steps
+    with _signals() as caught, _StepProgress(total) as progress:
+        training = train_task(
+            task,
+            seed=run["seed"],
+            start=start,
+            keep=keep,
+            on_step=progress.show,
+            stop=lambda: bool(caught),
+        )
+    if not training.finished:
+        raise StoppedError(
+            f"interrupted after step {len(training.steps)} of {total}, which {path} holds: "
+            "--resume goes on",
+            caught[0],
+        )
+    return training, time.perf_counter() - started
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM, for training to end after its step; a second one ends at once."""
+    caught: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if caught:
+            os._exit(128 + number)
+        caught.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may handle signals
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _StepProgress:
-    """A progress bar with the running loss, on a terminal; nothing elsewhere."""
+    """A progress bar with the running loss and the validation error, on a terminal alone."""
 
     def __init__(self, steps: int) -> None:
-        self.bar = bar("loss {task.fields[loss]:.4f}")
-        self.task = self.bar.add_task("training", total=steps, loss=float("nan"))
+        self.bar = bar("loss {task.fields[loss]:.4f}", "validation {task.fields[validation]:.4f}")
+        nan = float("nan")
+        self.task = self.bar.add_task("training", total=steps, loss=nan, validation=nan)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_StepProgress":
         self.bar.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def show(self, step: int, loss: float) -> None:
+    def show(self, step: Any) -> None:
         """Show that a step is done."""
-        self.bar.update(self.task, completed=step, loss=loss)
+        self.bar.update(self.task, completed=step.number, loss=step.loss)
+        if step.validation is not None:
+            self.bar.update(self.task, validation=step.validation)
+
+
+# After ------------------------------------------------------------------------------------------
+
+
+def _write(result: "TrainingResult", folder: Path) -> None:
+    from manual_bptt.forecasting import save_model
+    from manual_bptt.forecasting.pictures import draw_forecast
+    from manual_bptt.forecasting.report import report_page
+
+    model, history, metrics, picture, report = (folder / name for name in OUTPUTS)
+    try:
+        save_model(model, result.model)
+        draw_forecast(result, picture)
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+    write_text(str(history), "".join(f"{_line(step)}\n" for step in result.training.steps))
+    write_text(str(report), report_page(result, picture.read_bytes()))
+    write_json(str(metrics), result.metrics)
+
+
+def _line(step: "Step") -> str:
+    """Return a step as a line of the history."""
+    number, *values = step
+    names = step._fields[1:]
+    known = {k: v for k, v in zip(names, values, strict=True) if v is not None}
+    return json.dumps({"step": number, **known})
+
+
+def _print_result(result: "TrainingResult", folder: Path) -> None:
+    """Print the errors of the forecast beside those of the baselines."""
+    metrics = result.metrics
+    unit = f" [{metrics['unit']}]" if metrics["unit"] else ""
+    by_hour = {f"{part['hour']:02d}": part for part in metrics["by_hour"]["hours"]}
+    _print_parts(f"RMSE{unit} by hour, {metrics['by_hour']['clock']}", "hour", by_hour)
+    if len(metrics["by_group"]) > 1:
+        group = result.model.layout.group
+        _print_parts(f"RMSE{unit} by {group}", str(group), metrics["by_group"])
+    scores = {"rnn": metrics["test"], **metrics["baselines"]}
+    rows = [
+        (NAMES[name], f"{s['rmse']:.3f}", f"{s['mae']:.3f}", f"{s['skill']:+.1%}")
+        for name, s in scores.items()
+    ]
+    better = metrics["test"]["rmse"] < scores["persistence"]["rmse"]
+    verdict = "beats" if better else "does not beat"
+    note = (
+        "skill: the share of the RMSE of persistence that is saved\n"
+        f"The RNN ({metrics['recipe']}) {verdict} persistence, which repeats the last "
+        f"{metrics['target']}.\n"
+        f"{metrics['steps']} steps in {metrics['train_seconds']:.1f} s; mean of the last 25 losses "
+        f"{metrics['last_25_losses_mean']:.4f}\n"
+        f"Written to {folder}: {', '.join(OUTPUTS)}"
+    )
+    count = metrics["windows"]["test"]
+    title = f"{metrics['target']} of the next hour, {count} hours not trained on"
+    print_table(title, ("forecast", f"RMSE{unit}", f"MAE{unit}", "skill"), rows, note)
+
+
+def _print_parts(title: str, of: str, parts: dict[str, dict[str, Any]]) -> None:
+    """Print the RMSE of every forecast for the first 24 parts of the test windows."""
+    shown = list(parts.items())[:24]
+    rows = [(name, *(f"{part['rmse'][k]:.3f}" for k in NAMES)) for name, part in shown]
+    left = len(parts) - len(shown)
+    note = f"and {left} more, in metrics.json\n" if left else ""
+    print_table(title, (of, *NAMES.values()), rows, note)

@@ -23,7 +23,7 @@ def same_hour_yesterday(windows: Windows, known: Array) -> Array:
     Windows shorter than 24 hours begin too late for it, and get their first hour.
     """
     before = max(len(windows.rows) - 24, 0)
-    return known[windows.rows[before]][:, None]
+    return np.asarray(known[windows.rows[before]][:, None])
 
 
 def ridge(before: Windows, test: Windows) -> Array:
@@ -79,7 +79,7 @@ def in_chunks(windows: Windows) -> Iterator[Windows]:
 def _rows(windows: Windows) -> Array:
     """Return a row for each window: all features of all hours, and a 1 for the intercept."""
     N = len(windows.time)
-    return np.c_[windows.x.transpose(1, 0, 2).reshape(N, -1), np.ones(N)]
+    return np.asarray(np.c_[windows.x.transpose(1, 0, 2).reshape(N, -1), np.ones(N)])
 
 
 def _normal_equations(windows: Windows) -> tuple[Array, Array]:
@@ -97,7 +97,7 @@ def _solve(squares: Array, products: Array, penalty: float) -> Array:
     """Return the coefficients, (features + 1, 1); the intercept is as good as not penalised."""
     penalties = np.full(len(squares), penalty)
     penalties[-1] = min(1e-6, penalty)
-    return np.linalg.solve(squares + np.diag(penalties), products)
+    return np.asarray(np.linalg.solve(squares + np.diag(penalties), products))
 
 
 def _linear(coefficients: Array, windows: Windows) -> Array:

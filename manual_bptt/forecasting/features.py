@@ -133,9 +133,7 @@ def compute_features(inputs: Inputs, table: Table) -> Array:
 def _require_columns(inputs: Inputs, table: Table) -> None:
     for name in (*inputs.numbers, *inputs.levels):
         if name not in table.names:
-            raise DataError(
-                f"{name}: expected a column of this name, got {', '.join(table.names)}"
-            )
+            raise DataError(f"{name}: expected a column of this name, got {', '.join(table.names)}")
         text, wanted = name in table.levels, name in inputs.levels
         if text and not wanted:
             raise DataError(f"{name}: expected numbers, got text such as {table.levels[name][0]!r}")

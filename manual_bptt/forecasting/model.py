@@ -69,9 +69,7 @@ def windows_of(model: Model, table: Table, *, ahead: bool = False) -> Windows:
     features = compute_features(model.inputs, table)
     target = model.inputs.target
     known = fill_forward(table, MAX_FILL).column(target)
-    windows = cut_windows(
-        table, features, known, table.column(target), model.length, ahead=ahead
-    )
+    windows = cut_windows(table, features, known, table.column(target), model.length, ahead=ahead)
     if not len(windows.time):
         raise DataError(
             f"expected {model.length + (not ahead)} consecutive hours of one group with "

@@ -18,12 +18,11 @@ change is the same network, Eqs. 1-2, with the same gradients, made to forecast 
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from manual_bptt.losses import last_step_squared_error, squared_error
-from manual_bptt.params import Array, Params
+from manual_bptt.params import Params
 from manual_bptt.training import SGD, Adam, Constant, Settings, WarmupCosine
 
 
@@ -65,36 +64,6 @@ def orthogonal(rng: np.random.Generator, D: int, H: int, O: int) -> Params:
     return Params(W, U, np.zeros(H), np.zeros((O, H)), np.zeros(O))
 
 
-def mean_squared_error(y: Array, target: Array) -> tuple[Any, Array]:
-    """Return the mean of the squared errors where target is known, and its gradient in y.
-
-    Not finite in y, not finite out: the caller looks at the value.
-
-    Examples
-    --------
-    >>> value, dy = mean_squared_error(np.ones((2, 1, 1)), np.array([[[np.nan]], [[3.0]]]))
-    >>> float(value), dy.ravel().tolist()
-    (4.0, [0.0, -4.0])
-    """
-    known = ~np.isnan(target)
-    return squared_error(y, target, known / max(known.sum(), 1), check_finite=False)
-
-
-def mean_last_step_squared_error(y: Array, target: Array) -> tuple[Any, Array]:
-    """Return ``last_step_squared_error`` as a mean over the batch, and its gradient.
-
-    Not finite in, not finite out: the caller looks at the value.
-
-    Examples
-    --------
-    >>> value, dy = mean_last_step_squared_error(np.ones((3, 2, 1)), np.array([[0.0], [2.0]]))
-    >>> float(value), dy[-1].ravel().tolist()
-    (1.0, [1.0, -1.0])
-    """
-    value, dy = last_step_squared_error(y, target, check_finite=False)
-    return value / y.shape[1], dy / y.shape[1]
-
-
 STEPS = 3000
 RECIPES = MappingProxyType(
     {
@@ -125,9 +94,7 @@ RECIPES = MappingProxyType(
             settle=None,
             held_out=0.0,
             dtype=np.float64,
-            settings=Settings(
-                steps=500, batch_size=32, optimizer=SGD(), schedule=Constant(0.01)
-            ),
+            settings=Settings(steps=500, batch_size=32, optimizer=SGD(), schedule=Constant(0.01)),
         ),
     }
 )

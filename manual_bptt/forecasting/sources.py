@@ -3,11 +3,11 @@
 Two published tables are known by their columns; of any other the caller says what it holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from manual_bptt.forecasting import weather
@@ -53,8 +53,8 @@ NEW_YORK = Layout(
 )
 
 # Beijing PM2.5, of the UCI machine learning repository: hourly weather of the capital's airport and
-# fine dust at the US embassy, 2010 to 2014 (Liang et al., Proceedings of the Royal Society A, 2015).
-# Iws, Is and Ir are the wind's run and the hours of snow and rain, cumulated while they last.
+# fine dust at the US embassy, 2010 to 2014 (Liang et al., Proceedings of the Royal Society A 471,
+# 2015). Iws, Is and Ir are the run of the wind and the hours of snow and rain, cumulated.
 BEIJING = Layout(
     "beijing",
     ("year", "month", "day", "hour"),
@@ -64,6 +64,12 @@ BEIJING = Layout(
 )
 WIND = MappingProxyType({"cbwd": ("NW", "NE", "SE", "cv")})
 KINDS = MappingProxyType({"new_york": NEW_YORK, "beijing": BEIJING, "columns": None})
+
+
+def as_layout(fields: Mapping[str, Any]) -> Layout:
+    """Return the layout with these fields, which may come from JSON, where tuples are lists."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Layout(**values)
 
 
 def recognise(path: str | Path) -> Layout | None:

@@ -29,6 +29,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 MISSING_CATEGORY = MISSING - {"none"}
 
 NUMBER = "a number or NA"
+DAY_ZERO = datetime(1970, 1, 1).toordinal()
 CALENDAR = ((1, 9999), (1, 12), (1, 31), (0, 23))  # year, month, day, hour
 LOCAL_HINT = (
     "; if these times are a local clock's, which shows one hour twice in autumn, give its timezone"
@@ -347,20 +348,21 @@ def _hours(columns: Sequence[_Column]) -> tuple[Array, Array]:
         return hours, np.ones(len(hours), bool)
     (column,) = columns
     parsed = _parse(column, _iso_hour, "a whole hour in ISO 8601", "; 2013-01-01T06:00Z is one")
-    times, local = zip(*parsed, strict=True)
-    return np.array(times, "datetime64[h]")[column.cells], np.array(local)[column.cells]
+    hours, local = np.array(parsed).T
+    return hours.astype("datetime64[h]")[column.cells], local.astype(bool)[column.cells]
 
 
-def _iso_hour(text: str) -> tuple[datetime, bool]:
+def _iso_hour(text: str) -> tuple[int, bool]:
+    """Return the hours since 1970, and whether the time is local."""
     if text[:9].isdecimal():  # seconds since 1970 can look like a date: 1312010100000
         raise ValueError
     time = datetime.fromisoformat(text)
     local = time.tzinfo is None
     if not local:
-        time = time.astimezone(UTC).replace(tzinfo=None)
+        time = time.astimezone(UTC)
     if time.minute or time.second or time.microsecond:
         raise ValueError
-    return time, local
+    return 24 * (time.toordinal() - DAY_ZERO) + time.hour, local
 
 
 def _calendar_hours(columns: Sequence[_Column]) -> Array:
@@ -376,7 +378,8 @@ def _calendar_hours(columns: Sequence[_Column]) -> Array:
     if beyond.any():
         row = beyond.argmax()
         raise _refusal(columns[2], row, f"a day of {months[row]}")
-    return days.astype("datetime64[h]") + hour
+    hours: Array = days.astype("datetime64[h]") + hour
+    return hours
 
 
 def _integer(low: int, high: int, text: str) -> int:
@@ -430,33 +433,30 @@ def _levels(
 
 def _guess_levels(column: _Column) -> tuple[str, ...]:
     """Return the sorted texts of a column of categories; none for a column of numbers."""
-    words = [i for i, text in enumerate(column.texts) if not _is_number(text)]
+    texts = [text.strip() for text in column.texts]
+    words = [i for i, text in enumerate(texts) if not _is_number(text)]
     if not words:
         return ()
-    if any(_is_number(text) and not _is_in(MISSING, text) for text in column.texts):
+    if any(_is_number(text) and text.casefold() not in MISSING for text in texts):
         row = _first_row(column, words[0])
         raise _refusal(column, row, NUMBER, hint="; other cells hold numbers")
-    begin: dict[str, int] = {}
-    for i, text in enumerate(column.texts):
-        if not _is_in(MISSING_CATEGORY, text):
-            begin.setdefault(text.strip(), i)
-    if len(begin) > MAX_LEVELS:
-        row = _first_row(column, [*begin.values()][MAX_LEVELS])
+    first: dict[str, int] = {}
+    for i, text in enumerate(texts):
+        if text.casefold() not in MISSING_CATEGORY:
+            first.setdefault(text, i)
+    if len(first) > MAX_LEVELS:
+        row = _first_row(column, [*first.values()][MAX_LEVELS])
         expected = f"numbers or at most {MAX_LEVELS} different texts"
-        raise _refusal(column, row, expected, f"{len(begin)} texts")
-    return tuple(sorted(begin))
+        raise _refusal(column, row, expected, f"{len(first)} texts")
+    return tuple(sorted(first))
 
 
 def _is_number(text: str) -> bool:
     try:
-        _number(text.strip())
+        _number(text)
     except ValueError:
         return False
     return True
-
-
-def _is_in(missing: frozenset[str], text: str) -> bool:
-    return text.strip().casefold() in missing
 
 
 def _numbers(column: _Column, levels: Sequence[str] | None) -> Array:
@@ -470,7 +470,7 @@ def _numbers(column: _Column, levels: Sequence[str] | None) -> Array:
 
 
 def _number(text: str) -> float:
-    if _is_in(MISSING, text):
+    if text.casefold() in MISSING:
         return math.nan
     number = float(text)
     if not math.isfinite(number) or "_" in text or not text.isascii():
@@ -481,7 +481,7 @@ def _number(text: str) -> float:
 def _category(position: Mapping[str, float], text: str) -> float:
     if text in position:
         return position[text]
-    if _is_in(MISSING_CATEGORY, text):
+    if text.casefold() in MISSING_CATEGORY:
         return math.nan
     raise ValueError
 

@@ -15,14 +15,9 @@ import numpy as np
 
 from manual_bptt.forecasting import weather
 from manual_bptt.forecasting.evaluation import measure
-from manual_bptt.forecasting.features import Inputs, compute_features, learn_inputs
+from manual_bptt.forecasting.features import Inputs, learn_inputs
 from manual_bptt.forecasting.model import Model, predict, windows_of
-from manual_bptt.forecasting.recipes import (
-    RECIPES,
-    Recipe,
-    mean_last_step_squared_error,
-    mean_squared_error,
-)
+from manual_bptt.forecasting.recipes import RECIPES, Recipe
 from manual_bptt.forecasting.sources import NEW_YORK, Layout, read_source
 from manual_bptt.forecasting.table import Array, DataError, Table
 from manual_bptt.forecasting.windows import (
@@ -36,7 +31,15 @@ from manual_bptt.forecasting.windows import (
     split_at,
 )
 from manual_bptt.params import Params
-from manual_bptt.training import Settings, Step, Training, train
+from manual_bptt.training import (
+    Sequences,
+    Settings,
+    Step,
+    Training,
+    mean_last_step_squared_error,
+    mean_squared_error,
+    train,
+)
 
 TEST_PART = 0.2
 VALIDATED = 5000  # windows, at most, that the validation error is taken over
@@ -204,7 +207,7 @@ class _Hours:
     settle: int | None
 
     def __len__(self) -> int:
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     def batch(self, chosen: Array) -> tuple[Array, Array]:
         """Return x (T, B, D), and the target: (T, B, 1) with NaN where none counts, or (B, 1)."""
@@ -232,7 +235,7 @@ def train_task(
     recipe = task.recipe
     return train(
         start or _first_params(task, seed),
-        _sequences(task),
+        task_sequences(task),
         task_settings(task, seed),
         loss=mean_last_step_squared_error if recipe.settle is None else mean_squared_error,
         validate=_validation(task),
@@ -256,7 +259,8 @@ def _first_params(task: Task, seed: int) -> Params:
     return Params(*(p.astype(recipe.dtype) for p in params))
 
 
-def _sequences(task: Task) -> _Hours:
+def task_sequences(task: Task) -> Sequences:
+    """Return the windows to train on, standardised, with the targets that the recipe counts."""
     recipe, windows = task.recipe, task.train
     x_mean, x_scale, mean, scale = task.model.standardizer
     target = windows.target if recipe.settle is None else task.changes

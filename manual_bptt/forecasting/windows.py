@@ -54,7 +54,12 @@ class Standardizer(NamedTuple):
 
 
 def make_windows(
-    table: Table, *, features: Sequence[str], target: str, length: int = 24, max_fill: int = MAX_FILL
+    table: Table,
+    *,
+    features: Sequence[str],
+    target: str,
+    length: int = 24,
+    max_fill: int = MAX_FILL,
 ) -> Windows:
     """Cut a table into windows of ``length`` hours and the target of the next.
 

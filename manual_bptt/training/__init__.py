@@ -2,6 +2,7 @@
 
 from manual_bptt.training.batches import ArraySequences, Sequences, shuffled_batches
 from manual_bptt.training.checkpoints import load_training, save_training
+from manual_bptt.training.objectives import mean_last_step_squared_error, mean_squared_error
 from manual_bptt.training.optimizers import (
     SGD,
     Adam,
@@ -29,6 +30,8 @@ __all__ = [
     "begin",
     "clip_by_global_norm",
     "load_training",
+    "mean_last_step_squared_error",
+    "mean_squared_error",
     "save_training",
     "shuffled_batches",
     "train",

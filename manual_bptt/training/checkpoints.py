@@ -132,6 +132,6 @@ def _steps(columns: Array) -> list[Step]:
         )
     require_finite("steps (but for validation)", columns[:-1])
     return [
-        Step(number, *numbers, None if np.isnan(error) else error)
-        for number, (*numbers, error) in enumerate(columns.T.tolist(), start=1)
+        Step(number, loss, rate, norm, None if np.isnan(error) else error)
+        for number, (loss, rate, norm, error) in enumerate(columns.T.tolist(), start=1)
     ]

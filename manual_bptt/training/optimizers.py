@@ -188,7 +188,7 @@ def clip_by_global_norm(
     >>> norm, [g.tolist() for g in clipped]
     (5.0, [[0.6000000000000001], [0.8]])
     """
-    norm = sqrt(sum(float(np.vdot(g, g)) for g in grads))
+    norm = sqrt(sum(float(np.square(g, dtype=float).sum()) for g in grads))  # 1e20^2 has no float32
     if norm > max_norm:
         grads = [g * float(max_norm / norm) for g in grads]
     return grads, norm

@@ -93,24 +93,23 @@ class Settings:
 
     steps: int
     batch_size: int
-    optimizer: Optimizer = Adam()
-    schedule: Schedule = Constant(1e-3)
+    optimizer: Optimizer = field(default_factory=Adam)
+    schedule: Schedule = field(default_factory=lambda: Constant(1e-3))
     max_norm: float = inf
     seed: int = 0
     every: int = 100
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "every", "patience"):
+        least = {"steps": 1, "batch_size": 1, "every": 1, "seed": 0}
+        if self.patience is not None:
+            least["patience"] = 1
+        for name, low in least.items():
             value = getattr(self, name)
-            if value is None and name == "patience":
-                continue
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} is {value}; expected an integer of at least 1")
+            if not isinstance(value, Integral) or int(value) < low:
+                raise ValueError(f"{name} is {value}; expected an integer of at least {low}")
         if not self.max_norm > 0:
             raise ValueError(f"max_norm is {self.max_norm}; expected a number above 0")
-        if not isinstance(self.seed, Integral) or self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; expected an integer of at least 0")
 
 
 def begin(params: Params, settings: Settings) -> Training:
@@ -233,7 +232,9 @@ def _one_step(now: Training, x: Any, target: Any, loss: Loss, settings: Settings
     return replace(now, params=params, memory=memory)
 
 
-def _validated(now: Training, validate: Callable[[Params], float], patience: int | None) -> Training:
+def _validated(
+    now: Training, validate: Callable[[Params], float], patience: int | None
+) -> Training:
     """Return the state with the validation error taken; finished, if patience is at its end."""
     last = now.steps[-1]
     error = float(validate(now.params))

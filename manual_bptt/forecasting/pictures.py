@@ -1,0 +1,385 @@
+"""A forecaster on the test part in one picture: a week, the hours of the day, all of it, training.
+
+The week is chosen by the calendar alone: that in the middle of the test part, of the group with the
+most windows (the first by name of several). How well the forecast does plays no part in it.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from manual_bptt.forecasting.evaluation import NETWORK
+from manual_bptt.forecasting.table import Array
+from manual_bptt.forecasting.tasks import TrainingResult
+from manual_bptt.forecasting.windows import HOUR
+from manual_bptt.training import Training
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+WEEK = 7 * 24
+MOST_POINTS = 50_000  # of a scatter; of more, every so manieth is drawn
+UNITS = {"degF": "°F", "degC": "°C"}
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+# Colours of Okabe and Ito, which people of any colour vision tell apart; so do style and marker.
+INK, SOFT, FAINT, SHADE = "#1c2430", "#5b6675", "#b4bcc8", "#eceff3"
+LINES: dict[str, tuple[str, dict[str, Any]]] = {
+    NETWORK: ("RNN", {"color": "#0072B2", "linestyle": "-", "marker": "o"}),
+    "persistence": ("persistence", {"color": "#D55E00", "linestyle": "--", "marker": "s"}),
+    "ridge": ("ridge", {"color": "#00805c", "linestyle": "-.", "marker": "^"}),
+}
+FONT = "DejaVu Sans"  # comes with matplotlib
+STYLE = {
+    "font.family": [FONT],
+    "font.size": 11,
+    "text.color": INK,
+    "text.parse_math": False,  # names of columns and groups are text, whatever they hold
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#dfe4ea",
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.borderpad": 0,
+    "legend.borderaxespad": 0,
+}
+
+
+def draw_forecast(result: TrainingResult, path: str | Path) -> None:
+    """Draw a forecaster on its test part and how it was trained; write it to path as a PNG.
+
+    Four panels: a week of observations and forecasts with the errors below; RMSE by the hour of the
+    day, beside persistence and ridge regression; every forecast against the truth; loss and
+    validation error over training. Needs matplotlib, of which no setting is changed for good.
+
+    Parameters
+    ----------
+    result : TrainingResult
+        What ``train_recipe`` or ``evaluate`` returned.
+    path : path
+        The file to write, 1500 x 1800 pixels. The same result makes the same picture.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    OSError
+        If the file cannot be written.
+    """
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(10, 12), layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(h_pad=0.06, w_pad=0.08)  # type: ignore[union-attr,call-arg]
+        metrics = result.metrics
+        target, recipe = shown(metrics["target"], 40), shown(metrics["recipe"])
+        title = f"{target} one hour ahead: RNN, recipe {recipe}"
+        figure.suptitle(title, x=0.008, ha="left", fontsize=16, fontweight="bold")
+        heights = (1.12, 1.1, 0.9)
+        above, middle, below = figure.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
+        _draw_week(above, result)
+        left, right = middle.subplots(1, 2, width_ratios=(1.12, 1))
+        _draw_hours(left, result)
+        _draw_scatter(right, result)
+        _draw_training(below, result)
+        figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
+
+
+def shown_unit(unit: str) -> str:
+    """Return a unit as people write it.
+
+    Examples
+    --------
+    >>> shown_unit("degC"), shown_unit("hPa"), shown_unit("")
+    ('°C', 'hPa', '')
+    """
+    return UNITS.get(unit, unit)
+
+
+def day(instant: Any) -> str:
+    """Return the date of an hour, in English and in no locale.
+
+    Examples
+    --------
+    >>> day(np.datetime64("2013-11-03T05"))
+    '3 Nov 2013'
+    """
+    year, month, number = str(instant.astype("datetime64[D]")).split("-")
+    return f"{int(number)} {MONTHS[int(month) - 1]} {int(year)}"
+
+
+def chosen_step(training: Training) -> int | None:
+    """Return the step after which validation found the best parameters; None if none was taken."""
+    if not isfinite(training.best_error):
+        return None
+    return next((s.number for s in training.steps if s.validation == training.best_error), None)
+
+
+def shown(text: str, most: int = 24) -> str:
+    """Return text in one line of at most so many characters, all of which the font has.
+
+    Examples
+    --------
+    >>> shown("a very long name of a station"), shown("line\\nbreak")
+    ('a very long name of a s…', 'line break')
+    """
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont(FONT)).get_charmap()
+    text = " ".join(text.split())
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(
+        letter if ord(letter) in known else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+# A week ------------------------------------------------------------------------------------------
+
+
+class Week(NamedTuple):
+    """Hours of one group in a row, from ``start`` on its clock: truth, and forecasts by name.
+
+    Each array has a value for every hour, NaN where the test part has none.
+    """
+
+    group: str
+    start: Any
+    truth: Array
+    forecasts: dict[str, Array]
+
+
+def middle_week(result: TrainingResult) -> Week:
+    """Return the week in the middle of the test part; all of a test part that is shorter.
+
+    It is that of the group with the most windows, begins at midnight three days before the day of
+    the group's middle window, and lies inside the group's test part.
+    """
+    names, counts = np.unique(result.test.group, return_counts=True)
+    group = names[np.argmax(counts)]
+    own = result.test.group == group
+    offset, _ = result.model.layout.clock
+    time = result.test.time[own].astype("datetime64[h]") + offset * HOUR
+    first, last = time.min(), time.max()
+    start, hours = first, int((last - first) / HOUR) + 1
+    if hours > WEEK:
+        midnight = time[len(time) // 2].astype("datetime64[D]").astype("datetime64[h]")
+        start = min(max(midnight - 72 * HOUR, first), last - (WEEK - 1) * HOUR)
+        hours = WEEK
+    at = ((time - start) / HOUR).astype(int)
+    inside = (at >= 0) & (at < hours)
+
+    def spread(values: Array) -> Array:
+        full = np.full(hours, np.nan)
+        full[at[inside]] = values[own, 0][inside]
+        return full
+
+    forecasts = {name: spread(values) for name, values in result.forecasts.items()}
+    return Week(str(group), start, spread(result.test.target), forecasts)
+
+
+def _draw_week(figure: "SubFigure", result: TrainingResult) -> None:
+    layout = result.model.layout
+    week = middle_week(result)
+    hours = len(week.truth)
+    x = np.arange(hours)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    label, network = LINES[NETWORK]
+    name, persistence = LINES["persistence"]
+    for axes in (above, below):
+        for start, end in _gaps(week.truth):
+            axes.axvspan(start, end, color=SHADE, linewidth=0)
+    above.plot(x, week.truth, ".", color=INK, markersize=5, label="observed", zorder=3)
+    above.plot(x, week.forecasts[NETWORK], **network | {"marker": "."}, markersize=2, label=label)
+    below.axhline(0, color=SOFT, linewidth=0.8)
+    small = {"marker": ".", "markersize": 2}
+    for forecast, line in (("persistence", persistence), (NETWORK, network)):
+        below.plot(x, week.forecasts[forecast] - week.truth, **line | small, linewidth=1.2)
+    above.plot([], [], **persistence | small, linewidth=1.2, label=f"{name} (errors)")
+    if np.isnan(week.truth).any():
+        above.fill_between([], [], [], color=SHADE, label="no observation or no window")
+    above.set_xlim(min(-1, hours / 2 - 6), max(hours, hours / 2 + 6))
+    ticks = list(_clock_ticks(week.start, hours))
+    below.set_xticks([at for at, _ in ticks], [text for _, text in ticks])
+    _room(above, week.truth, week.forecasts[NETWORK])
+    _room(below, *(week.forecasts[k] - week.truth for k in ("persistence", NETWORK)))
+    above.set_ylabel(_with_unit(shown(layout.target), layout.unit))
+    below.set_ylabel(_with_unit("forecast less\nobserved", layout.unit))
+    below.set_xlabel(f"{shown(layout.clock[1], 60)}; days begin at their tick")
+    figure.align_ylabels((above, below))
+    place = f", {shown(layout.group or 'group', 16)} {shown(week.group)}" if week.group else ""
+    what = "The middle week of the test part" if hours == WEEK else "All of the test part"
+    dates = f"{day(week.start)} to {day(week.start + (hours - 1) * HOUR)}"
+    above.set_title(f"{what}{place}: {dates}", pad=28)
+    above.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=4, columnspacing=1.6)
+
+
+def _gaps(values: Array) -> Iterator[tuple[float, float]]:
+    """Yield from where to where values are missing, half an hour into each side."""
+    missing = np.concatenate([[False], np.isnan(values), [False]]).astype(int)
+    edges = np.flatnonzero(np.diff(missing))
+    for start, end in edges.reshape(-1, 2).tolist():
+        yield start - 0.5, end - 0.5
+
+
+def _clock_ticks(start: Any, hours: int) -> Iterator[tuple[int, str]]:
+    """Yield the hours to mark, and what to write there."""
+    apart = 24 if hours > 60 else 6 if hours > 24 else 3
+    for at in range(hours):
+        instant = start + at * HOUR
+        hour = int(instant.astype(int)) % 24
+        if hour % apart == 0 or hours == 1:
+            date = " ".join(day(instant).split()[:2])
+            weekday = WEEKDAYS[(int(instant.astype("datetime64[D]").astype(int)) + 3) % 7]
+            clock = f"{hour:02d}:00"
+            new = hour == 0 or hours == 1
+            yield at, f"{weekday} {date}" if apart == 24 else f"{clock}\n{date}" if new else clock
+
+
+# The other panels --------------------------------------------------------------------------------
+
+
+def _draw_hours(axes: "Axes", result: TrainingResult) -> None:
+    by_hour = result.metrics["by_hour"]
+    ends = []
+    for name, (label, line) in LINES.items():
+        values = np.full(24, np.nan)
+        for row in by_hour["hours"]:
+            values[row["hour"]] = row["rmse"][name]
+        axes.plot(np.arange(24), values, **line, markersize=4)
+        last = int(np.flatnonzero(~np.isnan(values))[-1])
+        ends.append((values[last], last, label, line["color"]))
+    top = 1.12 * max(row["rmse"][name] for row in by_hour["hours"] for name in LINES) or 1.0
+    axes.set_ylim(0, top)
+    axes.set_xlim(-0.6, 23.6)
+    axes.set_xticks(range(0, 24, 3))
+    ends.sort()
+    places = _apart([end[0] for end in ends], 0.085 * top, top)
+    for (value, hour, label, color), place in zip(ends, places, strict=True):
+        axes.annotate(
+            label, (hour, value), (24.6, place), color=color, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.8, "shrinkA": 1},
+        )  # fmt: skip
+    axes.set_xlabel(f"hour that is forecast\n({shown(by_hour['clock'], 36)})")
+    axes.set_ylabel(_with_unit("RMSE", result.metrics["unit"]))
+    axes.set_title("Error by hour of the day")
+
+
+def _apart(values: Sequence[float], gap: float, top: float) -> list[float]:
+    """Return values, which ascend, moved at least a gap apart and below top."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] + gap if places else gap / 2))
+    excess = max(0.0, places[-1] + gap / 2 - top)
+    return [place - excess for place in places]
+
+
+def _draw_scatter(axes: "Axes", result: TrainingResult) -> None:
+    metrics = result.metrics
+    truth, forecast = result.test.target[:, 0], result.forecasts[NETWORK][:, 0]
+    apart = -(-len(truth) // MOST_POINTS)
+    truth, forecast = truth[::apart], forecast[::apart]
+    low, high = min(truth.min(), forecast.min()), max(truth.max(), forecast.max())
+    room = 0.05 * (high - low) or max(1.0, 0.05 * abs(low))
+    axes.set_xlim(low - room, high + room)
+    axes.set_ylim(low - room, high + room)
+    axes.set_aspect("equal", adjustable="box")
+    axes.axline((low, low), slope=1, color=SOFT, linewidth=1)
+    axes.scatter(
+        truth, forecast, s=9, color=LINES[NETWORK][1]["color"], linewidth=0,
+        alpha=float(np.clip(15 / np.sqrt(len(truth)), 0.06, 0.8)), zorder=3,
+    )  # fmt: skip
+    rmse = f"{metrics['test']['rmse']:.3g} {shown(shown_unit(metrics['unit']))}".strip()
+    axes.text(0.05, 0.95, f"RMSE {rmse}", transform=axes.transAxes, va="top", fontweight="bold")
+    axes.set_xlabel(_with_unit("observed", metrics["unit"]))
+    axes.set_ylabel(_with_unit("forecast", metrics["unit"]))
+    count = f"{len(result.test.time):,} hours" + (f", 1 in {apart} shown" if apart > 1 else "")
+    axes.set_title(f"RNN on the test part, {count}")
+
+
+def _draw_training(figure: "SubFigure", result: TrainingResult) -> None:
+    steps = result.training.steps
+    chosen = chosen_step(result.training)
+    validated = [(s.number, s.validation) for s in steps if s.validation is not None]
+    if validated:
+        axes, below = figure.subplots(2, 1, sharex=True)
+        below.plot(*zip(*validated, strict=True), "o-", color=INK, markersize=3, linewidth=1.2)
+        below.set_ylabel(_with_unit("validation\nRMSE", result.metrics["unit"]))
+        _room(below, np.array([error for _, error in validated]))
+        figure.align_ylabels((axes, below))
+    else:
+        axes = below = figure.subplots()
+    _draw_losses(axes, np.array([s.number for s in steps]), np.array([s.loss for s in steps]))
+    below.set_xlabel("step of training")
+    if chosen is None:
+        axes.set_title("Training: no validation, the last step counts")
+        return
+    axes.set_title(f"Training: step {chosen:,} of {len(steps):,} does best on validation")
+    for each in (axes, below):
+        each.axvline(chosen, color=LINES["persistence"][1]["color"], linewidth=1.2, linestyle=":")
+    below.plot(
+        chosen, result.training.best_error, "o", markersize=10, markerfacecolor="none",
+        color=LINES["persistence"][1]["color"], markeredgewidth=1.5,
+    )  # fmt: skip
+
+
+def _draw_losses(axes: "Axes", number: Array, loss: Array) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    width = max(1, len(loss) // 40)
+    smooth = _smoothed(loss, width)
+    axes.plot(number, loss, color=FAINT, linewidth=0.7, marker="." if len(loss) == 1 else "",
+              label="each batch")  # fmt: skip
+    axes.plot(number, smooth, color=LINES[NETWORK][1]["color"], label=f"mean of {width:,} steps")
+    if len(loss) and loss.min() > 0 and smooth.max() > 10 * smooth.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1,) if loss.max() > 99 * loss.min() else (1, 2, 5))
+        )
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    elif len(loss):
+        axes.set_ylim(0, 1.05 * loss.max() or 1.0)
+    axes.set_xlim(left=0)
+    axes.set_ylabel("loss of a batch\n(no unit)")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1.03), ncols=2)
+
+
+def _smoothed(values: Array, width: int) -> Array:
+    """Return running means over width values, over fewer at the ends."""
+    ones = np.ones(width)
+    return np.asarray(
+        np.convolve(values, ones, "same") / np.convolve(np.ones_like(values), ones, "same")
+    )
+
+
+def _room(axes: "Axes", *series: Array) -> None:
+    """Set limits of y that series fill, with something between them also where all is one value."""
+    values = np.concatenate(series)
+    low, high = np.nanmin(values), np.nanmax(values)
+    room = 0.12 * (high - low) or max(1.0, 0.05 * abs(low))
+    axes.set_ylim(low - room, high + room)
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} ({shown(shown_unit(unit))})" if unit else name
