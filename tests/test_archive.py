@@ -326,7 +326,7 @@ def small_archive(path):
     return path.read_bytes(), {name: np.asarray(array) for name, array in arrays.items()}
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x55, 0x80])
+@pytest.mark.parametrize("mask", [0x01, 0x80])
 def test_every_flipped_byte_is_refused_or_harmless(tmp_path, mask):
     path = tmp_path / "a.npz"
     content, arrays = small_archive(path)

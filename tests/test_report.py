@@ -165,6 +165,9 @@ ODD = {
         features=(HOSTILE, "b" * 200), file=HOSTILE + "\udcff",
     ),
     "other scripts": fake_result(groups=("北京", "b" * 200), target="温度", group="站"),
+    "wide names": fake_result(
+        groups=("W" * 200,), group="W" * 99, target="W" * 99, unit="W" * 99, recipe="W" * 99
+    ),
     "at the end of time": fake_result(hours=np.arange(400) + 70_003_000),
 }  # fmt: skip
 
@@ -185,7 +188,13 @@ def assert_readable(figures):
     (figure,) = figures
     for axes in figure.get_axes():
         assert axes.get_ylabel()
-        texts = [*axes.texts, axes.xaxis.label, axes.yaxis.label, axes._left_title]
+        texts = [
+            figure._suptitle,
+            *axes.texts,
+            axes.xaxis.label,
+            axes.yaxis.label,
+            axes._left_title,
+        ]
         if axes.get_legend():
             texts += axes.get_legend().get_texts()
         for axis in (axes.xaxis, axes.yaxis):

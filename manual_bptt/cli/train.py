@@ -108,7 +108,8 @@ def _train(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     _write(result, folder)
-    (folder / CHECKPOINT).unlink()
+    for path in (folder / CHECKPOINT, *folder.glob(f"{CHECKPOINT}.*.partial")):
+        path.unlink()  # the second kind is left where a process was killed while it wrote
     write_json(arguments.json, result.metrics)
     if arguments.json != "-":
         _print_result(result, folder)
@@ -147,16 +148,25 @@ def _beginning(
         return None, _run(arguments)
     try:
         training, tag = load_training(path)
-        kept = json.loads(tag)
-        steps = len(training.steps)
+        kept = _run_of(tag)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be resumed: {error}") from None
     if not arguments.resume:
         raise UsageError(
-            f"{folder} holds a training that was interrupted after step {steps}: go on with "
-            f"--resume, choose another --out, or delete {path}"
+            f"{folder} holds a training that was interrupted after step {len(training.steps)}: "
+            f"go on with --resume, choose another --out, or delete {path}"
         )
     return training, _same(arguments, kept)
+
+
+def _run_of(tag: str) -> dict[str, Any]:
+    """Return the run that the tag of a checkpoint tells of."""
+    run = json.loads(tag)
+    kinds = {"version": str, "recipe": str, "seed": int, "data": str, "sha256": str}
+    kinds |= {"layout": dict, "seconds": float}
+    if not isinstance(run, dict) or {k: type(v) for k, v in run.items()} != kinds:
+        raise ValueError("it is not a checkpoint of this command")
+    return run
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def draw_forecast(result: TrainingResult, path: str | Path) -> None:
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(h_pad=0.06, w_pad=0.08)  # type: ignore[union-attr,call-arg]
         metrics = result.metrics
-        target, recipe = shown(metrics["target"], 40), shown(metrics["recipe"])
+        target, recipe = shown(metrics["target"]), shown(metrics["recipe"], 12)
         title = f"{target} one hour ahead: RNN, recipe {recipe}"
         figure.suptitle(title, x=0.008, ha="left", fontsize=16, fontweight="bold")
         heights = (1.12, 1.1, 0.9)
@@ -168,6 +168,12 @@ class Week(NamedTuple):
     truth: Array
     forecasts: dict[str, Array]
 
+    @property
+    def dates(self) -> str:
+        """The first day and the last."""
+        first, last = day(self.start), day(self.start + (len(self.truth) - 1) * HOUR)
+        return first if first == last else f"{first} to {last}"
+
 
 def middle_week(result: TrainingResult) -> Week:
     """Return the week in the middle of the test part; all of a test part that is shorter.
@@ -206,13 +212,15 @@ def _draw_week(figure: "SubFigure", result: TrainingResult) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
     label, network = LINES[NETWORK]
     name, persistence = LINES["persistence"]
+    small = {"marker": ".", "markersize": 2 if hours > 60 else 6}  # an hour alone is seen, too
     for axes in (above, below):
         for start, end in _gaps(week.truth):
             axes.axvspan(start, end, color=SHADE, linewidth=0)
-    above.plot(x, week.truth, ".", color=INK, markersize=5, label="observed", zorder=3)
-    above.plot(x, week.forecasts[NETWORK], **network | {"marker": "."}, markersize=2, label=label)
+    above.plot(
+        x, week.truth, ".", color=INK, markersize=5 if hours > 60 else 9, label="observed", zorder=3
+    )
+    above.plot(x, week.forecasts[NETWORK], **network | small, label=label)
     below.axhline(0, color=SOFT, linewidth=0.8)
-    small = {"marker": ".", "markersize": 2}
     for forecast, line in (("persistence", persistence), (NETWORK, network)):
         below.plot(x, week.forecasts[forecast] - week.truth, **line | small, linewidth=1.2)
     above.plot([], [], **persistence | small, linewidth=1.2, label=f"{name} (errors)")
@@ -223,14 +231,13 @@ def _draw_week(figure: "SubFigure", result: TrainingResult) -> None:
     below.set_xticks([at for at, _ in ticks], [text for _, text in ticks])
     _room(above, week.truth, week.forecasts[NETWORK])
     _room(below, *(week.forecasts[k] - week.truth for k in ("persistence", NETWORK)))
-    above.set_ylabel(_with_unit(shown(layout.target), layout.unit))
+    above.set_ylabel(_with_unit(shown(layout.target, 14), layout.unit))
     below.set_ylabel(_with_unit("forecast less\nobserved", layout.unit))
     below.set_xlabel(f"{shown(layout.clock[1], 60)}; days begin at their tick")
     figure.align_ylabels((above, below))
-    place = f", {shown(layout.group or 'group', 16)} {shown(week.group)}" if week.group else ""
+    place = f", {shown(layout.group or 'group', 10)} {shown(week.group, 16)}" if week.group else ""
     what = "The middle week of the test part" if hours == WEEK else "All of the test part"
-    dates = f"{day(week.start)} to {day(week.start + (hours - 1) * HOUR)}"
-    above.set_title(f"{what}{place}: {dates}", pad=28)
+    above.set_title(f"{what}{place}: {week.dates}", pad=28)
     above.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=4, columnspacing=1.6)
 
 
@@ -309,11 +316,16 @@ def _draw_scatter(axes: "Axes", result: TrainingResult) -> None:
         truth, forecast, s=9, color=LINES[NETWORK][1]["color"], linewidth=0,
         alpha=float(np.clip(15 / np.sqrt(len(truth)), 0.06, 0.8)), zorder=3,
     )  # fmt: skip
-    rmse = f"{metrics['test']['rmse']:.3g} {shown(shown_unit(metrics['unit']))}".strip()
-    axes.text(0.05, 0.95, f"RMSE {rmse}", transform=axes.transAxes, va="top", fontweight="bold")
+    rmse = f"{metrics['test']['rmse']:.3g} {shown(shown_unit(metrics['unit']), 10)}".strip()
+    free = (0.95, 0.05) if np.mean(forecast - truth) > 0 else (0.05, 0.95)  # the emptier corner
+    axes.text(
+        *free, f"RMSE {rmse}", transform=axes.transAxes, fontweight="bold",
+        ha="right" if free[0] > 0.5 else "left", va="top" if free[1] > 0.5 else "bottom",
+    )  # fmt: skip
     axes.set_xlabel(_with_unit("observed", metrics["unit"]))
     axes.set_ylabel(_with_unit("forecast", metrics["unit"]))
-    count = f"{len(result.test.time):,} hours" + (f", 1 in {apart} shown" if apart > 1 else "")
+    N = len(result.test.time)
+    count = f"{N:,} hour{'s' * (N > 1)}" + (f", 1 in {apart} shown" if apart > 1 else "")
     axes.set_title(f"RNN on the test part, {count}")
 
 
@@ -350,7 +362,9 @@ def _draw_losses(axes: "Axes", number: Array, loss: Array) -> None:
     smooth = _smoothed(loss, width)
     axes.plot(number, loss, color=FAINT, linewidth=0.7, marker="." if len(loss) == 1 else "",
               label="each batch")  # fmt: skip
-    axes.plot(number, smooth, color=LINES[NETWORK][1]["color"], label=f"mean of {width:,} steps")
+    if width > 1:
+        blue = LINES[NETWORK][1]["color"]
+        axes.plot(number, smooth, color=blue, label=f"mean of {width:,} steps")
     if len(loss) and loss.min() > 0 and smooth.max() > 10 * smooth.min():
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(
@@ -382,4 +396,4 @@ def _room(axes: "Axes", *series: Array) -> None:
 
 
 def _with_unit(name: str, unit: str) -> str:
-    return f"{name} ({shown(shown_unit(unit))})" if unit else name
+    return f"{name} ({shown(shown_unit(unit), 10)})" if unit else name

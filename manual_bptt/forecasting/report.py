@@ -55,7 +55,7 @@ thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-s
   overflow-wrap: normal; }
 th:first-child { text-align: left; white-space: normal; min-width: 7rem; }
 tbody th { font-weight: 400; }
-tbody th small { display: block; color: var(--soft); line-height: 1.3; }
+tbody th small { display: block; font-weight: 400; color: var(--soft); line-height: 1.3; }
 tr.own > * { font-weight: 700; }
 figure { margin: 0; }
 figcaption { color: var(--soft); font-size: .95rem; margin-top: .6rem; max-width: 46rem; }
@@ -164,7 +164,7 @@ def _head(result: TrainingResult) -> str:
     groups = len(metrics["by_group"])
     facts = (
         f"Measured on {_hours(metrics['windows']['test'])} of the test part"
-        + (f" at {groups:,} groups" if groups > 1 else "")
+        + (f" of {groups:,} groups" if groups > 1 else "")
         + f", {day(time.min())} to {day(time.max())} ({clock}), the last fifth of the time, which"
         " neither training nor any choice has seen. Percentages are of the RMSE."
     )
@@ -219,12 +219,13 @@ def _group_table(result: TrainingResult) -> str:
         rows.append(_row([*cells, *(number(rmse[name]) for name in COMPARED), _change(rmse)]))
     won = sum(g["rmse"][NETWORK] < g["rmse"]["persistence"] for g in groups.values())
     text = f"The RNN beats persistence at {won:,} of {len(groups):,} groups."
+    text += f" Numbers are {_unit('RMSE', metrics)}."
     more = len(groups) - len(largest)
     if more:
         text += f" Shown are the {len(largest)} with the most windows; there are {more:,} more."
     column = result.model.layout.group
     header = [_name(column) if column else "group", "windows"]
-    header += [_unit(f"{NAMES[name]}, RMSE", metrics) for name in COMPARED]
+    header += [NAMES[name] for name in COMPARED]
     return (
         f"<h2>By group</h2>\n<p>{text}</p>\n"
         f"{_table('Errors by group', [*header, 'RNN against persistence'], rows)}"
@@ -234,12 +235,11 @@ def _group_table(result: TrainingResult) -> str:
 def _picture(result: TrainingResult, png: bytes) -> str:
     metrics = result.metrics
     week = middle_week(result)
-    dates = f"{day(week.start)} to {day(week.start + (len(week.truth) - 1) * HOUR)}"
     place = f" at {week.group}" if week.group else ""
     chosen = chosen_step(result.training)
     alt = (
         f"Four panels. First: {metrics['target']} observed{place} and forecast an hour ahead,"
-        f" {dates}, with the errors below. Second: RMSE by hour of the day for the RNN, persistence"
+        f" {week.dates}, with the errors below. Second: RMSE by hour of the day for the RNN, persistence"
         " and ridge regression. Third: forecasts against observations around the diagonal."
         " Fourth: loss over the steps of training"
         + ("." if chosen is None else f", and validation error, lowest at step {chosen}.")
@@ -279,10 +279,10 @@ def _hour_table(metrics: Mapping[str, Any]) -> str:
         + f") and least at {best['hour']:02d}:00 ({number(best['rmse'][NETWORK])} {unit}".rstrip()
         + f"), {clock}."
     )
-    header = ["hour", "windows", *(_unit(f"{NAMES[name]}, RMSE", metrics) for name in COMPARED)]
+    header = ["hour", "windows", *(NAMES[name] for name in COMPARED)]
     return (
         f"<h2>By hour of the day</h2>\n<p>{_text(text)}</p>\n"
-        "<details><summary>Every hour in numbers</summary>\n"
+        f"<details><summary>Every hour in numbers: {_unit('RMSE', metrics)}</summary>\n"
         f"{_table('Errors by hour', [*header, 'RNN against persistence'], rows)}</details>"
     )
 

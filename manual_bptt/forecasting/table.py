@@ -428,7 +428,7 @@ def _levels(
     for column in columns:
         if guess and column.name not in categories:
             levels[column.name] = _guess_levels(column)
-    return {name: texts for name, texts in levels.items() if texts or name in categories}
+    return {name: texts for name, texts in levels.items() if texts}
 
 
 def _guess_levels(column: _Column) -> tuple[str, ...]:
@@ -498,7 +498,7 @@ def _firsts(column: _Column, table: Table, order: Array, hint: Array) -> Array:
     if differs.any():
         i = again[differs.any(axis=1).argmax()]
         name = table.names[differs[again == i][0].argmax()]
-        owner = f" for {_plain(group[i])}" if group[i] else ""
+        owner = f" for {_plain(_short(group[i]))}" if group[i] else ""
         raise _refusal(
             column,
             order[i],
