@@ -11,7 +11,7 @@ from manual_bptt.forecasting import tasks, weather
 from manual_bptt.forecasting.baselines import PENALTIES, ridge, same_hour_yesterday
 from manual_bptt.forecasting.features import compute_features, learn_inputs
 from manual_bptt.forecasting.model import load_model, predict, save_model, windows_of
-from manual_bptt.forecasting.recipes import RECIPES, orthogonal
+from manual_bptt.forecasting.recipes import CHANGE, RECIPES, orthogonal
 from manual_bptt.forecasting.sources import BEIJING, NEW_YORK, describe, read_source, recognise
 from manual_bptt.forecasting.table import DataError, Table
 from manual_bptt.forecasting.tasks import prepare, train_recipe
@@ -45,8 +45,7 @@ def column(inputs, features, name):
 
 def quick(monkeypatch, steps=60):
     """Make the recipe short."""
-    recipe = RECIPES["change"]
-    short = recipe._replace(settings=replace(recipe.settings, steps=steps, every=20))
+    short = CHANGE._replace(settings=replace(CHANGE.settings, steps=steps, every=20))
     monkeypatch.setattr(tasks, "RECIPES", {**RECIPES, "change": short})
 
 
@@ -266,6 +265,18 @@ def test_the_loss_counts_known_changes_after_the_first_hours_alone():
     assert value == pytest.approx(((y - target)[known] ** 2).mean())
     np.testing.assert_allclose(dy[known], 2 * (y - target)[known] / known.sum())
     assert not dy[~known].any()
+
+
+@pytest.mark.parametrize("of_change", [True, False])
+@pytest.mark.parametrize("settle", [None, 4])
+def test_the_target_of_the_last_hour_is_that_of_the_window(of_change, settle):
+    task = prepare(CHANGE._replace(of_change=of_change, settle=settle))
+    _, target = tasks.task_sequences(task).batch(np.arange(5))
+    last = target if settle is None else target[-1]
+    window = task.train.select(slice(5))
+    _, _, mean, scale = task.model.standardizer
+    expected = window.target - (window.last if of_change else 0)
+    np.testing.assert_allclose(last * scale + mean, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_first_forecast_is_persistence():

@@ -165,6 +165,13 @@ MALFORMED = [
         timezone="Asia/Kolkata",
     ),
     malformed(
+        "half an hour off the second time only",
+        "hour,temp\n2006-04-15T00:00,1\n",
+        "{}:2: hour: expected a whole hour of UTC, got 2006-04-15T00:00 in Asia/Colombo",
+        group=None,
+        timezone="Asia/Colombo",
+    ),
+    malformed(
         "skipped in parts",
         PARTS + "2013,3,10,2,1\n",
         "{}:3: year, month, day, hour: expected an hour that the clock does not skip",

@@ -127,7 +127,7 @@ def test_any_hourly_table_is_trained_on_and_forecast(own_table, quick, tmp_path,
     argv = ["predict", "--model", folder, "--data", own_table, "--out", forecasts]
     assert main([*map(str, argv)]) == 0
     assert re.match(r"1754 forecasts written to .*; RMSE \d", capsys.readouterr().out)
-    rows = list(csv.DictReader(forecasts.open()))
+    rows = list(csv.DictReader(forecasts.read_text().splitlines()))
     assert list(rows[0]) == ["group", "time", "forecast", "observed"]
     assert [row["group"] for row in rows if not row["observed"]] == ["Lower", "Upper"]
 
@@ -267,7 +267,9 @@ def test_twenty_interruptions_at_random_points_change_no_bit(winter, trained, tm
         argv = ["train", "--out", folder, "--resume"]
     assert len(reached) >= 10
     if process.returncode:
-        assert start(*argv).wait(timeout=60) == 0
+        process = start(*argv)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
     assert reached == sorted(reached)
     for name in ("model.npz", "history.jsonl", "forecast.png"):
         assert (folder / name).read_bytes() == (trained / name).read_bytes(), name

@@ -38,12 +38,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     try:
         model = forecasting.load_model(Path(arguments.model, "model.npz"))
         table = forecasting.read_source(arguments.data, model.layout)
-        _mention_absent_groups(model, {*table.group.tolist()}, arguments.data)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    try:
         windows = forecasting.windows_of(model, table, ahead=True)
     except forecasting.DataError as error:
-        raise UsageError(str(error)) from None
-    except ValueError as error:
         raise UsageError(f"{arguments.data}: {error}") from None
+    _mention_absent_groups(model, {*table.group.tolist()}, arguments.data)
     forecast = forecasting.predict(model, windows)
     text = _rows(model, windows, forecast)
     if out == "-":

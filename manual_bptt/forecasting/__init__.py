@@ -4,7 +4,7 @@ from manual_bptt.forecasting.baselines import errors, persistence, ridge, same_h
 from manual_bptt.forecasting.features import Inputs, compute_features, learn_inputs
 from manual_bptt.forecasting.model import Model, load_model, predict, save_model, windows_of
 from manual_bptt.forecasting.quality import Rule, mask_impossible
-from manual_bptt.forecasting.recipes import RECIPES, Recipe
+from manual_bptt.forecasting.recipes import CHANGE, LAB9, RECIPES, Recipe
 from manual_bptt.forecasting.sources import (
     BEIJING,
     NEW_YORK,
@@ -38,7 +38,9 @@ from manual_bptt.forecasting.windows import (
 
 __all__ = [
     "BEIJING",
+    "CHANGE",
     "FEATURES",
+    "LAB9",
     "NEW_YORK",
     "RECIPES",
     "TARGET",

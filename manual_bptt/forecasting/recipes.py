@@ -29,12 +29,14 @@ from manual_bptt.training import SGD, Adam, Constant, Settings, WarmupCosine
 class Recipe(NamedTuple):
     """How a forecaster is trained: window, network, what it reads and puts out, and descent.
 
+    ``name`` is what it is called, ``length`` T, the hours of a window, and ``n_hidden`` H.
     ``start`` draws the first parameters from a generator and D, H, O. For ``derived`` and
     ``of_change`` see ``Inputs`` and ``Model``. The loss leaves out the first ``settle`` hours of a
     window; where that is None, it counts the last hour alone. ``held_out`` is the share of the
     training part that is kept for validation.
     """
 
+    name: str
     length: int
     n_hidden: int
     start: Callable[[np.random.Generator, int, int, int], Params]
@@ -65,36 +67,35 @@ def orthogonal(rng: np.random.Generator, D: int, H: int, O: int) -> Params:
 
 
 STEPS = 3000
-RECIPES = MappingProxyType(
-    {
-        "change": Recipe(
-            length=24,
-            n_hidden=32,
-            start=orthogonal,
-            derived=True,
-            of_change=True,
-            settle=4,
-            held_out=0.1,
-            dtype=np.float32,
-            settings=Settings(
-                steps=STEPS,
-                batch_size=64,
-                optimizer=Adam(weight_decay=1.0),
-                schedule=WarmupCosine(peak=3e-3, warmup=100, steps=STEPS),
-                max_norm=1.0,
-                every=100,
-            ),
-        ),
-        "lab9": Recipe(
-            length=24,
-            n_hidden=10,
-            start=small_normal,
-            derived=False,
-            of_change=False,
-            settle=None,
-            held_out=0.0,
-            dtype=np.float64,
-            settings=Settings(steps=500, batch_size=32, optimizer=SGD(), schedule=Constant(0.01)),
-        ),
-    }
+CHANGE = Recipe(
+    name="change",
+    length=24,
+    n_hidden=32,
+    start=orthogonal,
+    derived=True,
+    of_change=True,
+    settle=4,
+    held_out=0.1,
+    dtype=np.float32,
+    settings=Settings(
+        steps=STEPS,
+        batch_size=64,
+        optimizer=Adam(weight_decay=1.0),
+        schedule=WarmupCosine(peak=3e-3, warmup=100, steps=STEPS),
+        max_norm=1.0,
+        every=100,
+    ),
 )
+LAB9 = Recipe(
+    name="lab9",
+    length=24,
+    n_hidden=10,
+    start=small_normal,
+    derived=False,
+    of_change=False,
+    settle=None,
+    held_out=0.0,
+    dtype=np.float64,
+    settings=Settings(steps=500, batch_size=32, optimizer=SGD(), schedule=Constant(0.01)),
+)
+RECIPES = MappingProxyType({recipe.name: recipe for recipe in (CHANGE, LAB9)})

@@ -80,7 +80,7 @@ class TrainingResult(NamedTuple):
 
 
 def train_recipe(
-    name: str = "change",
+    recipe: str | Recipe = "change",
     *,
     data: str | Path | None = None,
     layout: Layout = NEW_YORK,
@@ -91,8 +91,8 @@ def train_recipe(
 
     Parameters
     ----------
-    name : str
-        A key of ``RECIPES``.
+    recipe : str or Recipe
+        A key of ``RECIPES``, or a recipe of your own: ``CHANGE._replace(n_hidden=64)``, say.
     data : path, optional
         A table; the weather of New York that comes with the package if None.
     layout : Layout
@@ -117,35 +117,41 @@ def train_recipe(
     ValueError
         If there is no recipe of this name.
     """
-    task = prepare(name, data=data, layout=layout)
+    task = prepare(recipe, data=data, layout=layout)
     started = time.perf_counter()
     training = train_task(task, seed=seed, on_step=on_step)
     return evaluate(task, training, seed=seed, seconds=time.perf_counter() - started)
 
 
-def prepare(name: str, *, data: str | Path | None = None, layout: Layout = NEW_YORK) -> Task:
+def prepare(
+    recipe: str | Recipe = "change",
+    *,
+    data: str | Path | None = None,
+    layout: Layout = NEW_YORK,
+) -> Task:
     """Read a table and make of it what a recipe needs to train; see ``train_recipe``.
 
     What is learnt from the data here, features and their scales, comes from the hours to train on.
     """
-    if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}; expected one of {', '.join(RECIPES)}")
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise ValueError(f"no recipe {recipe!r}; expected one of {', '.join(RECIPES)}")
+        recipe = RECIPES[recipe]
     path = weather.weather_path() if data is None else Path(data)
     table = read_source(path, layout)
     try:
-        return _prepared(name, path, layout, table)
+        return _prepared(recipe, path, layout, table)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def _prepared(name: str, path: Path, layout: Layout, table: Table) -> Task:
-    recipe = RECIPES[name]
+def _prepared(recipe: Recipe, path: Path, layout: Layout, table: Table) -> Task:
     test_from = last_part(table.time.min(), table.time.max(), TEST_PART)
     train_until = test_from
     if recipe.held_out:
         train_until = last_part(table.time.min(), test_from, recipe.held_out)
     inputs = learn_inputs(_rows_before(table, train_until), layout.target, derived=recipe.derived)
-    model = _untrained(name, recipe, layout, inputs)
+    model = _untrained(recipe, layout, inputs)
     before, test = split_at(windows_of(model, table), test_from, ("training", "test"))
     training, validation = before, None
     if recipe.held_out:
@@ -171,13 +177,13 @@ def _rows_before(table: Table, instant: Any) -> Table:
     )
 
 
-def _untrained(name: str, recipe: Recipe, layout: Layout, inputs: Inputs) -> Model:
+def _untrained(recipe: Recipe, layout: Layout, inputs: Inputs) -> Model:
     """Return the model with nothing learnt: no scales, parameters of zero."""
     D, H = len(inputs.names), recipe.n_hidden
     shapes = ((H, H), (H, D), (H,), (1, H), (1,))
     params = Params(*(np.zeros(shape, recipe.dtype) for shape in shapes))
     scales = Standardizer(np.zeros(D), np.ones(D), np.zeros(1), np.ones(1))
-    return Model(params, scales, layout, inputs, recipe.length, recipe.of_change, name)
+    return Model(params, scales, layout, inputs, recipe.length, recipe.of_change, recipe.name)
 
 
 def _standardizer(recipe: Recipe, training: Windows) -> Standardizer:
@@ -263,7 +269,10 @@ def task_sequences(task: Task) -> Sequences:
     """Return the windows to train on, standardised, with the targets that the recipe counts."""
     recipe, windows = task.recipe, task.train
     x_mean, x_scale, mean, scale = task.model.standardizer
-    target = windows.target if recipe.settle is None else task.changes
+    if recipe.settle is None:
+        target = windows.target - (windows.last if recipe.of_change else 0)
+    else:
+        target = task.changes + (0 if recipe.of_change else task.known)
     return _Hours(
         ((windows.hours - x_mean) / x_scale).astype(recipe.dtype),
         windows.rows,
