@@ -137,21 +137,26 @@ def chosen_step(training: Training) -> int | None:
 
 
 def shown(text: str, most: int = 24) -> str:
-    """Return text in one line of at most so many characters, all of which the font has.
+    """Return text in one line, as wide as so many digits at most; the font has all of its letters.
 
     Examples
     --------
-    >>> shown("a very long name of a station"), shown("line\\nbreak")
-    ('a very long name of a s…', 'line break')
+    >>> shown("a long name", 8), shown("line\\nbreak"), shown("WWWWWWWW", 8)
+    ('a long n…', 'line break', 'WWWW…')
     """
-    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+    from matplotlib.textpath import text_to_path
+
+    def width(of: str) -> float:
+        return text_to_path.get_text_width_height_descent(of, FontProperties(FONT), False)[0]
 
     known = get_font(findfont(FONT)).get_charmap()
-    text = " ".join(text.split())
-    text = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(
-        letter if ord(letter) in known else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    line = " ".join(text.split())
+    line = "".join(c if ord(c) in known else "\N{REPLACEMENT CHARACTER}" for c in line)
+    short, room = line[: 3 * most], width("0" * most)
+    while width(short) > room:
+        short = short[:-1]
+    return line if short == line else f"{short[:-1]}…"
 
 
 # A week ------------------------------------------------------------------------------------------
@@ -209,7 +214,7 @@ def _draw_week(figure: "SubFigure", result: TrainingResult) -> None:
     week = middle_week(result)
     hours = len(week.truth)
     x = np.arange(hours)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     label, network = LINES[NETWORK]
     name, persistence = LINES["persistence"]
     small = {"marker": ".", "markersize": 2 if hours > 60 else 6}  # an hour alone is seen, too
@@ -223,7 +228,7 @@ def _draw_week(figure: "SubFigure", result: TrainingResult) -> None:
     below.axhline(0, color=SOFT, linewidth=0.8)
     for forecast, line in (("persistence", persistence), (NETWORK, network)):
         below.plot(x, week.forecasts[forecast] - week.truth, **line | small, linewidth=1.2)
-    above.plot([], [], **persistence | small, linewidth=1.2, label=f"{name} (errors)")
+    above.plot([], [], **persistence | small, linewidth=1.2, label=f"{name} (error)")
     if np.isnan(week.truth).any():
         above.fill_between([], [], [], color=SHADE, label="no observation or no window")
     above.set_xlim(min(-1, hours / 2 - 6), max(hours, hours / 2 + 6))
@@ -231,14 +236,15 @@ def _draw_week(figure: "SubFigure", result: TrainingResult) -> None:
     below.set_xticks([at for at, _ in ticks], [text for _, text in ticks])
     _room(above, week.truth, week.forecasts[NETWORK])
     _room(below, *(week.forecasts[k] - week.truth for k in ("persistence", NETWORK)))
-    above.set_ylabel(_with_unit(shown(layout.target, 14), layout.unit))
-    below.set_ylabel(_with_unit("forecast less\nobserved", layout.unit))
-    below.set_xlabel(f"{shown(layout.clock[1], 60)}; days begin at their tick")
+    above.set_ylabel(_with_unit(f"{shown(layout.target, 14)}\n", layout.unit).strip())
+    below.set_ylabel(_with_unit("error\n", layout.unit).strip())
+    clock = shown(layout.clock[1], 40) + ("; days begin at their tick" if hours > 60 else "")
+    below.set_xlabel(f"{clock}; error: forecast less observed")
     figure.align_ylabels((above, below))
     place = f", {shown(layout.group or 'group', 10)} {shown(week.group, 16)}" if week.group else ""
     what = "The middle week of the test part" if hours == WEEK else "All of the test part"
     above.set_title(f"{what}{place}: {week.dates}", pad=28)
-    above.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=4, columnspacing=1.6)
+    above.legend(loc="lower right", bbox_to_anchor=(1, 1.03), ncols=4, columnspacing=1.6)
 
 
 def _gaps(values: Array) -> Iterator[tuple[float, float]]:
@@ -311,12 +317,13 @@ def _draw_scatter(axes: "Axes", result: TrainingResult) -> None:
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(low - room, high + room)
     axes.set_aspect("equal", adjustable="box")
+    axes.locator_params(nbins=4)
     axes.axline((low, low), slope=1, color=SOFT, linewidth=1)
     axes.scatter(
         truth, forecast, s=9, color=LINES[NETWORK][1]["color"], linewidth=0,
         alpha=float(np.clip(15 / np.sqrt(len(truth)), 0.06, 0.8)), zorder=3,
     )  # fmt: skip
-    rmse = f"{metrics['test']['rmse']:.3g} {shown(shown_unit(metrics['unit']), 10)}".strip()
+    rmse = f"{metrics['test']['rmse']:.3g} {shown(shown_unit(metrics['unit']), 8)}".strip()
     free = (0.95, 0.05) if np.mean(forecast - truth) > 0 else (0.05, 0.95)  # the emptier corner
     axes.text(
         *free, f"RMSE {rmse}", transform=axes.transAxes, fontweight="bold",
@@ -360,10 +367,11 @@ def _draw_losses(axes: "Axes", number: Array, loss: Array) -> None:
 
     width = max(1, len(loss) // 40)
     smooth = _smoothed(loss, width)
-    axes.plot(number, loss, color=FAINT, linewidth=0.7, marker="." if len(loss) == 1 else "",
-              label="each batch")  # fmt: skip
-    if width > 1:
-        blue = LINES[NETWORK][1]["color"]
+    blue, dot = LINES[NETWORK][1]["color"], "o" if len(loss) == 1 else ""
+    if width == 1:
+        axes.plot(number, loss, color=blue, marker=dot, label="each batch")
+    else:
+        axes.plot(number, loss, color=FAINT, linewidth=0.7, label="each batch")
         axes.plot(number, smooth, color=blue, label=f"mean of {width:,} steps")
     if len(loss) and loss.min() > 0 and smooth.max() > 10 * smooth.min():
         axes.set_yscale("log")
@@ -396,4 +404,4 @@ def _room(axes: "Axes", *series: Array) -> None:
 
 
 def _with_unit(name: str, unit: str) -> str:
-    return f"{name} ({shown(shown_unit(unit), 10)})" if unit else name
+    return f"{name} ({shown(shown_unit(unit), 8)})" if unit else name

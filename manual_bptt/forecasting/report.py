@@ -239,8 +239,9 @@ def _picture(result: TrainingResult, png: bytes) -> str:
     chosen = chosen_step(result.training)
     alt = (
         f"Four panels. First: {metrics['target']} observed{place} and forecast an hour ahead,"
-        f" {week.dates}, with the errors below. Second: RMSE by hour of the day for the RNN, persistence"
-        " and ridge regression. Third: forecasts against observations around the diagonal."
+        f" {week.dates}, with the errors below. Second: RMSE by hour of the day for the RNN,"
+        " persistence and ridge regression. Third: forecasts against observations, around the"
+        " diagonal."
         " Fourth: loss over the steps of training"
         + ("." if chosen is None else f", and validation error, lowest at step {chosen}.")
         + f" {verdict(metrics)}"
@@ -290,7 +291,11 @@ def _hour_table(metrics: Mapping[str, Any]) -> str:
 def _trained(result: TrainingResult) -> str:
     metrics = result.metrics
     features = [_name(name) for name in metrics["features"]]
-    windows = [f"{count:,} for {_text(part)}" for part, count in metrics["windows"].items()]
+    parts = {"train": "training"}
+    windows = [
+        f"{count:,} for {_text(parts.get(part, part))}"
+        for part, count in metrics["windows"].items()
+    ]
     chosen = chosen_step(result.training)
     steps = f"{metrics['steps']:,}"
     steps += "" if chosen is None else f", of which {chosen:,} did best on validation and is taken"
