@@ -75,7 +75,7 @@ code { font: .92em ui-monospace, monospace; }
 """
 
 
-def report_page(result: TrainingResult, png: bytes, notes: Sequence[str] = ()) -> str:
+def report_page(result: TrainingResult, png: bytes) -> str:
     """Return a web page that tells how good a trained forecaster is, and beside what.
 
     Parameters
@@ -84,8 +84,6 @@ def report_page(result: TrainingResult, png: bytes, notes: Sequence[str] = ()) -
         What ``train_recipe`` or ``evaluate`` returned.
     png : bytes
         The picture that ``draw_forecast`` wrote of it.
-    notes : sequence of str
-        What else the reader should know, such as what was treated as missing; plain text.
 
     Returns
     -------
@@ -94,7 +92,6 @@ def report_page(result: TrainingResult, png: bytes, notes: Sequence[str] = ()) -
     """
     parts = [
         _head(result),
-        _notes(notes),
         _forecast_table(result.metrics),
         _group_table(result),
         _picture(result, png),
@@ -176,10 +173,6 @@ def _head(result: TrainingResult) -> str:
         f'<p class="lead {style}">{verdict(metrics)}</p>\n'
         f'<p class="facts">{_text(facts)}</p>'
     )
-
-
-def _notes(notes: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>" if notes else ""
 
 
 def _forecast_table(metrics: Mapping[str, Any]) -> str:
