@@ -39,6 +39,13 @@ def page_picture(path: Path, page: Path, browser: str) -> None:
         subprocess.run(command, check=True, capture_output=True)
 
 
+def forecast_picture() -> None:
+    """Train as the README does, and keep the picture of the forecast."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*COMMAND, "train", "--out", folder], check=True, capture_output=True)
+        shutil.copy(Path(folder, "forecast.png"), DOCS / "forecast.png")
+
+
 def main() -> None:
     """Run the command once and make both pictures."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "100"}
@@ -50,6 +57,7 @@ def main() -> None:
     terminal_picture(
         DOCS / "check.svg", check, "manual-bptt check first_attempt:gradients --single"
     )
+    forecast_picture()
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder, "report.html")
         done = subprocess.run(

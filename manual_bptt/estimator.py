@@ -19,6 +19,7 @@ from manual_bptt.training import (
     Training,
     WarmupCosine,
     mean_last_step_squared_error,
+    moments,
     train,
 )
 
@@ -110,11 +111,13 @@ class RNNForecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Any, y: Any) -> "RNNForecaster":
-        """Train on X (n, T D) or (n, T, D) and y (n,) or (n, O)."""
-        X, y = validate_data(self, _flat(X), y, dtype=float, multi_output=True, y_numeric=True)
-        for name in ("n_hidden", "steps"):
+        """Train on X (n, T D), or an array (n, T, D), and y (n,) or (n, O)."""
+        X, y = validate_data(self, self._flat(X), y, dtype=float, multi_output=True, y_numeric=True)
+        for name in ("n_inputs", "n_hidden", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 < self.learning_rate < np.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate}; expected a number above 0")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction is {self.validation_fraction}; expected a number in [0, 1)"
@@ -123,8 +126,8 @@ class RNNForecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self._one_target = y.ndim == 1
         held_out = int(self.validation_fraction * len(y))
         kept = len(y) - held_out
-        self.x_mean_, self.x_scale_ = _moments(x[:, :kept].reshape(-1, self.n_inputs))
-        self.y_mean_, self.y_scale_ = _moments(target[:kept])
+        self.x_mean_, self.x_scale_ = moments(x[:, :kept].reshape(-1, self.n_inputs))
+        self.y_mean_, self.y_scale_ = moments(target[:kept])
         x = (x - self.x_mean_) / self.x_scale_
         target = (target - self.y_mean_) / self.y_scale_
 
@@ -139,15 +142,24 @@ class RNNForecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> Array:
         """Return the forecasts of X (n, T D) or (n, T, D): (n,) or (n, O), as y was."""
         check_is_fitted(self)
-        X = validate_data(self, _flat(X), dtype=float, reset=False)
+        X = validate_data(self, self._flat(X), dtype=float, reset=False)
         x = (self._steps_of(X) - self.x_mean_) / self.x_scale_
         y = forward(self.params_, x).y[-1] * self.y_scale_ + self.y_mean_
         return np.asarray(y[:, 0] if self._one_target else y)
 
+    def _flat(self, X: Any) -> Any:
+        """Return an array of three dimensions with two, anything else as it is."""
+        shape: Any = getattr(X, "shape", ())
+        if len(shape) != 3:
+            return X
+        if shape[2] != self.n_inputs:
+            raise ValueError(f"X has shape {shape}; expected (n, T, D) with D = {self.n_inputs}")
+        return X.reshape(shape[0], shape[1] * shape[2])
+
     def _steps_of(self, X: Array) -> Array:
         """Return X as (T, n, D)."""
         n, columns = X.shape
-        if self.n_inputs < 1 or columns % self.n_inputs:
+        if columns % self.n_inputs:
             raise ValueError(
                 f"X has {columns} columns; expected a multiple of n_inputs = {self.n_inputs}"
             )
@@ -171,17 +183,6 @@ class RNNForecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             loss=mean_last_step_squared_error,
             validate=validate,
         )
-
-
-def _flat(X: Any) -> Any:
-    """Return X of three dimensions with two, anything else as it is."""
-    return X.reshape(len(X), -1) if getattr(X, "ndim", None) == 3 and len(X) else X
-
-
-def _moments(values: Array) -> tuple[Array, Array]:
-    """Return mean and deviation of the columns; the deviation is 1 where nothing varies."""
-    scale = values.std(axis=0)
-    return values.mean(axis=0), np.where(scale > 0, scale, 1.0)
 
 
 def _start(random: Any, n_inputs: int, n_hidden: int, n_outputs: int) -> Params:

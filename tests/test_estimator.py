@@ -54,6 +54,21 @@ def test_three_dimensions_are_the_same_as_two_with_the_features_of_each_step_tog
     assert three.n_features_in_ == 12
 
 
+@pytest.mark.parametrize("shape", [(50, 4, 2), (50, 3, 4)])
+def test_three_dimensions_with_other_features_a_step_are_refused(shape):
+    with pytest.raises(ValueError, match=r"expected \(n, T, D\) with D = 3"):
+        RNNForecaster(n_inputs=3).fit(np.zeros(shape), np.zeros(50))
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e300])
+def test_targets_of_any_size_are_forecast(factor):
+    X, y = waves(80)
+    options = {"n_hidden": 4, "steps": 30, "random_state": 0}
+    expected = RNNForecaster(**options).fit(X, y).predict(X)
+    found = RNNForecaster(**options).fit(X, factor * y).predict(X)
+    np.testing.assert_allclose(found, factor * expected, rtol=1e-6)
+
+
 def test_forecasts_have_the_shape_of_the_targets():
     X, y = waves(60)
     for target in (y, y[:, None], np.stack([y, -y], axis=1)):
@@ -101,10 +116,10 @@ def test_the_same_random_state_gives_the_same_forecasts():
     ("options", "message"),
     [
         ({"n_inputs": 4}, "X has 6 columns; expected a multiple of n_inputs = 4"),
-        ({"n_inputs": 0}, "expected a multiple of n_inputs = 0"),
+        ({"n_inputs": 0}, "n_inputs is 0; expected at least 1"),
         ({"n_hidden": 0}, "n_hidden is 0; expected at least 1"),
         ({"steps": 0}, "steps is 0; expected at least 1"),
-        ({"learning_rate": -1.0}, "peak is -1.0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         (
             {"validation_fraction": 1.0},
             r"validation_fraction is 1.0; expected a number in \[0, 1\)",

@@ -12,7 +12,14 @@ from manual_bptt.forecasting.baselines import PENALTIES, ridge, same_hour_yester
 from manual_bptt.forecasting.features import compute_features, learn_inputs
 from manual_bptt.forecasting.model import load_model, predict, save_model, windows_of
 from manual_bptt.forecasting.recipes import CHANGE, RECIPES, orthogonal
-from manual_bptt.forecasting.sources import BEIJING, NEW_YORK, describe, read_source, recognise
+from manual_bptt.forecasting.sources import (
+    BEIJING,
+    NEW_YORK,
+    describe,
+    read_source,
+    recognise,
+    with_clock,
+)
 from manual_bptt.forecasting.table import DataError, Table
 from manual_bptt.forecasting.tasks import prepare, train_recipe
 from manual_bptt.forecasting.windows import HOUR, changes_ahead, cut_windows
@@ -113,6 +120,29 @@ def test_a_category_not_seen_in_training_and_a_missing_one_have_no_feature():
     renamed = table._replace(levels={"sky": ("fog", "rain", "clear")})
     again = column(inputs, compute_features(inputs, renamed), "sky is clear")
     np.testing.assert_array_equal(again, table.column("sky") == 2)  # levels go by their names
+
+
+def test_what_never_varies_in_training_plays_no_part_later(tmp_path, monkeypatch):
+    quick(monkeypatch)
+    forecasts = []
+    for late in (0, 1013):
+        table = table_of(hours=2000, groups=("",), missing=0, lost=0)
+        pressure = np.where(np.arange(2000) < 1900, 0, late)
+        lines = [
+            f"{t},{v},{p}"
+            for t, v, p in zip(table.time, table.column("temp"), pressure, strict=True)
+        ]
+        path = tmp_path / f"{late}.csv"
+        path.write_text("\n".join(["hour,temp,pressure", *lines]))
+        layout = describe(path, time=["hour"], target="temp")
+        forecasts.append(train_recipe("change", data=path, layout=layout).forecasts["rnn"])
+    np.testing.assert_array_equal(*forecasts)
+
+
+def test_a_column_of_one_category_is_left_out():
+    table = table_of(missing=0)
+    clear = rows(table, table.column("sky") == 0)
+    assert learn_inputs(clear, "temp").levels == {}
 
 
 def test_columns_that_are_mostly_unknown_are_left_out_but_the_target_cannot_be():
@@ -405,13 +435,48 @@ def test_new_york_is_recognised_and_anything_else_is_not(tmp_path):
     assert recognise(path) is None
 
 
+@pytest.mark.parametrize(
+    ("timezone", "offset"),
+    [
+        ("Europe/Istanbul", 3),  # since 2016 all year
+        ("America/New_York", -5),
+        ("Europe/Dublin", 0),  # whose summer is its standard time by name
+        ("Australia/Sydney", 10),
+        ("UTC", 0),
+    ],
+)
+def test_the_clock_is_the_standard_time_of_the_zone_in_the_years_of_the_data(
+    tmp_path, timezone, offset
+):
+    path = tmp_path / "t.csv"
+    path.write_text("hour,temp\n2020-03-01 12:00,1\n")
+    layout = describe(path, time=["hour"], target="temp", timezone=timezone)
+    ahead, name = with_clock(layout, read_source(path, layout)).clock
+    assert ahead == offset
+    assert timezone in name
+
+
+@pytest.mark.parametrize(
+    ("time", "clock"), [("12:00", "the file's clock"), ("12:00+08:00", "UTC"), ("12:00Z", "UTC")]
+)
+def test_times_with_an_offset_are_utc_and_others_the_clock_of_the_file(tmp_path, time, clock):
+    path = tmp_path / "t.csv"
+    path.write_text(f"hour,temp\n2020-03-01 {time},1\n")
+    layout = describe(path, time=["hour"], target="temp")
+    layout = with_clock(layout, read_source(path, layout))
+    assert layout.clock == (0, clock)
+    assert layout.in_utc == (clock == "UTC")
+
+
 def test_all_other_columns_are_features_unless_some_are_named(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("place,hour,temp,wind,sky\n")
     layout = describe(path, time=["hour"], target="temp", group="place")
     assert layout.columns == ("temp", "wind", "sky")
-    layout = describe(path, time=["hour"], target="temp", columns=["wind"])
+    layout = describe(path, time=["hour"], target="temp", columns=["wind", "temp", "wind"])
     assert layout.columns == ("temp", "wind")
+    with pytest.raises(DataError, match="hour: expected a feature, got a column of time"):
+        describe(path, time=["hour"], target="temp", columns=["wind", "hour"])
 
 
 @pytest.mark.parametrize("hours", [1, 20, 60])

@@ -57,7 +57,7 @@ def fake_result(
     names = np.repeat(np.array(groups), len(at) // len(groups))
     rows = np.zeros((24, N), int)
     test = Windows(np.zeros((1, 2)), rows, truth, truth, START + at * HOUR, names)
-    layout = Layout("columns", ("time",), target, features, group, "America/New_York", unit)
+    layout = Layout("columns", ("time",), target, features, group, "America/New_York", unit, -5)
     scales = Standardizer(np.zeros(2), np.ones(2), np.zeros(1), np.ones(1))
     params = init_params(len(features), 3, 1, rng=0)
     model = Model(params, scales, layout, Inputs(features, {}, (), target), 24, True, recipe)

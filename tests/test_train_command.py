@@ -303,10 +303,58 @@ def test_an_interrupted_training_is_not_overwritten_and_goes_on_as_the_same_only
     assert "has the recipe 'change', got 'lab9'" in refused(capsys, *resume, "--recipe", "lab9")
     other = tmp_path / "other.csv"
     other.write_text(winter.read_text() + "\n")
-    assert "has the sha256" in refused(capsys, *resume, "--data", other)
+    said = refused(capsys, *resume, "--data", other)
+    assert "other.csv is not what the training to resume began with" in said
     moved = winter.rename(tmp_path / "moved.csv")
     assert "winter.csv: cannot be read" in refused(capsys, *resume)
     moved.rename(winter)
+
+
+def test_a_training_on_ones_own_table_goes_on_without_its_columns_named_again(
+    own_table, quick, tmp_path, capsys, monkeypatch
+):
+    argv = ["train", "--data", own_table, *OWN, "--unit", "cm", "--out"]
+    assert main([*map(str, argv), str(tmp_path / "whole")]) == 0
+    folder = tmp_path / "cut"
+    interrupt_at(monkeypatch, 33)
+    assert main([*map(str, argv), str(folder)]) == 130
+    capsys.readouterr()
+    resume = ["train", "--resume", "--out", folder]
+    assert "the seed 0, got 3" in refused(capsys, *resume, "--seed", 3)
+    other = ["--time", "when", "--target", "rain", "--group", "place"]
+    assert "has the layout" in refused(capsys, *resume, *other)
+    assert main([*map(str, resume)]) == 0
+    for name in ("model.npz", "history.jsonl"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_second_training_in_the_folder_is_refused(winter, quick, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    said = refused(capsys, "train", "--data", winter, "--out", tmp_path)
+    assert f"another training is at work in {tmp_path}" in said
+    os.close(held)
+    assert main(["train", "--data", str(winter), "--out", str(tmp_path)]) == 0
+
+
+def test_training_does_not_write_over_what_it_reads(winter, tmp_path, capsys):
+    link = tmp_path / "link.csv"
+    os.link(winter, link)
+    said = refused(capsys, "train", "--data", winter, "--json", link, "--out", tmp_path / "run")
+    assert "which the command reads or writes itself" in said
+    data = tmp_path / "run" / "metrics.json"
+    data.write_text(winter.read_text())
+    said = refused(capsys, "train", "--data", data, "--out", tmp_path / "run")
+    assert "--data is" in said
+    assert data.read_text() == winter.read_text()
+
+
+def test_a_pipe_is_refused_because_it_cannot_be_read_twice(tmp_path, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    argv = ["train", "--data", pipe, *OWN, "--out", tmp_path / "run"]
+    assert "expected a file on a disk" in refused(capsys, *argv)
 
 
 def test_resuming_needs_a_whole_checkpoint(winter, quick, tmp_path, capsys, monkeypatch):
@@ -320,7 +368,9 @@ def test_resuming_needs_a_whole_checkpoint(winter, quick, tmp_path, capsys, monk
     path.write_bytes(whole[:-50])
     assert f"{path}: cannot be resumed" in refused(capsys, *resume)
     path.write_bytes(whole)
-    for tag in ("", "[]", "{}", '{"recipe": 3}'):
+    tag = json.loads(str(read_arrays(path)["tag"]))
+    spoilt = {**tag, "layout": {}}, {**tag, "layout": {**tag["layout"], "columns": 5}}
+    for tag in ("", "[]", "{}", '{"recipe": 3}', *map(json.dumps, spoilt)):
         write_arrays(path, {**read_arrays(path), "tag": np.array(tag)})
         assert f"{path}: cannot be resumed" in refused(capsys, *resume)
 
@@ -353,6 +403,63 @@ def test_forecasts_come_with_times_and_end_with_the_hour_to_come(winter, trained
     told = [row for row in rows if row["observed"]]
     errors = [float(row["forecast"]) - float(row["observed"]) for row in told]
     assert np.sqrt(np.mean(np.square(errors))) < 2.5
+
+
+def test_forecasts_have_the_digits_that_the_target_needs(own_table, quick, tmp_path, capsys):
+    header, *lines = own_table.read_text().splitlines()
+    for factor in (1e-6, 1e6):
+        cells = [line.split(",") for line in lines]
+        scaled = [[p, w, repr(float(level) * factor), *rest] for p, w, level, *rest in cells]
+        path = tmp_path / "scaled.csv"
+        path.write_text("\n".join([header, *map(",".join, scaled)]))
+        folder = tmp_path / f"run{factor}"
+        assert main(["train", "--data", str(path), *OWN, "--out", str(folder)]) == 0
+        assert " 0.000 " not in capsys.readouterr().out
+        assert main(["predict", "--model", str(folder), "--data", str(path)]) == 0
+        rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+        told = [row for row in rows if row["observed"]]
+        assert {row["observed"] for row in told} <= {cells[2] for cells in scaled}
+        errors = [float(row["forecast"]) - float(row["observed"]) for row in told]
+        metrics = json.loads((folder / "metrics.json").read_text())
+        last = errors[-metrics["by_group"]["Upper"]["windows"] :]
+        rmse = metrics["by_group"]["Upper"]["rmse"]["rnn"]
+        assert np.sqrt(np.mean(np.square(last))) == pytest.approx(rmse, rel=1e-3)
+
+
+def test_times_with_an_offset_are_told_in_utc(own_table, quick, tmp_path, capsys):
+    assert main(["train", "--data", str(own_table), *OWN, "--out", str(tmp_path)]) == 0
+    assert "by hour, UTC" in capsys.readouterr().out
+    assert main(["predict", "--model", str(tmp_path), "--data", str(own_table)]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert rows[0]["time"] == "2020-02-01T23:00Z"  # 24 hours after midnight of February 1, +01:00
+
+
+def test_a_forecast_that_is_not_finite_is_refused(winter, trained, tmp_path, capsys):
+    arrays = read_arrays(trained / "model.npz")
+    write_arrays(
+        tmp_path / "model.npz",
+        {
+            **arrays,
+            "target_scale": np.array([1e300]),
+            "c": np.array([3e38], np.float32),
+        },
+    )
+    said = refused(capsys, "predict", "--model", tmp_path, "--data", winter)
+    assert "is not finite" in said
+
+
+def test_a_terminal_without_the_letters_is_one_line_and_exit_2(winter, trained, tmp_path):
+    unit = json.loads(str(read_arrays(trained / "model.npz")["description"]))
+    unit["layout"]["unit"] = "\u00b0F"
+    arrays = {**read_arrays(trained / "model.npz"), "description": json.dumps(unit)}
+    write_arrays(tmp_path / "model.npz", arrays)
+    argv = ["predict", "--model", str(tmp_path), "--data", str(winter), "--out", os.devnull]
+    done = subprocess.run(
+        [sys.executable, "-m", "manual_bptt.cli", *argv], capture_output=True, text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("manual-bptt: cannot write the output: ascii has no ")
 
 
 def test_a_model_of_several_stations_says_which_it_misses(winter, quick, tmp_path, capsys):
@@ -389,5 +496,7 @@ def test_data_without_the_columns_or_hours_of_the_model_is_refused(trained, tmp_
     assert "t.csv:1: time_hour: expected a column" in refused(capsys, *argv)
     path.write_text("\n".join(weather.weather_path().read_text().splitlines()[:20]))
     assert "t.csv: expected 24 consecutive hours" in refused(capsys, *argv)
-    assert "the file to read" in refused(capsys, *argv, "--out", path)
+    for out in (path, trained / "model.npz"):
+        said = refused(capsys, *argv, "--out", out)
+        assert "which the command reads or writes itself" in said
     assert "cannot write" in refused(capsys, *argv, "--out", "/no/such/folder/out.csv")

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import manual_bptt as mb
 from manual_bptt.cli import check, predict, train, vectors, verify
-from manual_bptt.cli.shared import StoppedError, UsageError
+from manual_bptt.cli.shared import StoppedError, UsageError, plain
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,6 +31,11 @@ def main(argv: list[str] | None = None) -> int:
     except StoppedError as stopped:
         _refuse(str(stopped))
         return 128 + stopped.signal
+    except UnicodeEncodeError as error:
+        return _refuse(
+            f"cannot write the output: {error.encoding} has no {error.object[error.start]!r}; "
+            "PYTHONIOENCODING=utf-8 helps"
+        )
     except OSError as error:
         # Nobody takes our output any more: its reader has left (then there is nothing to say), or
         # the disk is full. Without this, Python would try to write the rest once more on leaving.
@@ -42,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _refuse(message: str) -> int:
-    print(f"manual-bptt: {message}", file=sys.stderr)
+    print(f"manual-bptt: {plain(message)}", file=sys.stderr)
     return 2
 
 

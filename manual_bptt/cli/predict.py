@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manual_bptt.cli.shared import UsageError, require_writable, write_text
+from manual_bptt.cli.shared import UsageError, plain, require_apart, require_writable, write_text
 
 if TYPE_CHECKING:
     from manual_bptt.forecasting import Model, Windows
@@ -32,11 +32,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     from manual_bptt import forecasting
 
     out = arguments.out
-    if out != "-" and Path(out).resolve() == Path(arguments.data).resolve():
-        raise UsageError(f"--out is {out}, the file to read")
+    path = Path(arguments.model, "model.npz")
+    require_apart("--out", out, arguments.data, path)
     require_writable(out)
     try:
-        model = forecasting.load_model(Path(arguments.model, "model.npz"))
+        model = forecasting.load_model(path)
         table = forecasting.read_source(arguments.data, model.layout)
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -45,7 +45,10 @@ def _predict(arguments: argparse.Namespace) -> int:
     except forecasting.DataError as error:
         raise UsageError(f"{arguments.data}: {error}") from None
     _mention_absent_groups(model, {*table.group.tolist()}, arguments.data)
-    forecast = forecasting.predict(model, windows)
+    with np.errstate(all="ignore"):  # what overflows is refused
+        forecast = forecasting.predict(model, windows)
+    if not np.isfinite(forecast).all():
+        raise UsageError(f"{path}: a forecast from {arguments.data} is not finite")
     text = _rows(model, windows, forecast)
     if out == "-":
         sys.stdout.write(text)
@@ -59,8 +62,10 @@ def _mention_absent_groups(model: "Model", groups: set[str], data: str) -> None:
     absent = [group for group in model.inputs.groups if group not in groups]
     if absent:
         print(
-            f"manual-bptt: {data} has no rows of {', '.join(absent)}, whose {model.inputs.target} "
-            "the model reads too; it is taken to be the same as that of the row",
+            plain(
+                f"manual-bptt: {data} has no rows of {', '.join(absent)}, whose "
+                f"{model.inputs.target} the model reads too; it is taken to be that of the row"
+            ),
             file=sys.stderr,
         )
 
@@ -72,10 +77,12 @@ def _rows(model: "Model", windows: "Windows", forecast: Any) -> str:
     writer.writerow(["group", "time", "forecast", "observed"])
     times = np.datetime_as_string(windows.time, unit="m")
     zone = "Z" if model.layout.in_utc else ""
-    columns = (windows.group, times, forecast[:, 0], windows.target[:, 0])
+    _, _, _, scale = model.standardizer
+    decimals = max(0, 4 - int(np.floor(np.log10(scale[0]))))  # what can matter of a forecast
+    columns = (windows.group, times, forecast[:, 0].tolist(), windows.target[:, 0].tolist())
     for group, time, value, observed in zip(*columns, strict=True):
-        known = "" if np.isnan(observed) else f"{observed:g}"
-        writer.writerow([group, f"{time}{zone}", f"{value:.3f}", known])
+        known = "" if np.isnan(observed) else repr(observed)
+        writer.writerow([group, f"{time}{zone}", f"{value:.{decimals}f}", known])
     return text.getvalue()
 
 
@@ -86,6 +93,6 @@ def _summary(model: "Model", windows: "Windows", forecast: Any, out: str) -> str
     text = f"{len(forecast)} forecasts written to {out}"
     if told.any():
         rmse = errors(forecast[told], windows.target[told])["rmse"]
-        text += f"; RMSE {rmse:.3f} {model.layout.unit}".rstrip()
+        text += f"; RMSE {rmse:.4g} {model.layout.unit}".rstrip()
         text += f" over the {told.sum()} hours that were observed"
-    return text
+    return plain(text)

@@ -55,6 +55,22 @@ def require_writable(path: str | None) -> None:
         raise UsageError(f"cannot write {path!r}: {error.strerror}") from None
 
 
+def require_apart(option: str, path: str | None, *others: str | Path) -> None:
+    """Refuse a path to write to that is a file which the command reads or writes itself."""
+    if path in (None, "-"):
+        return
+    for other in map(Path, others):
+        one = Path(str(path))
+        same = one.samefile(other) if one.exists() and other.exists() else False
+        if same or one.resolve() == other.resolve():
+            raise UsageError(f"{option} is {path}, which the command reads or writes itself")
+
+
+def plain(text: str) -> str:
+    """Return a stranger's text in one line that a terminal only shows."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def output_folder(name: str) -> Path:
     """Return the folder, made if need be, in which files can be written."""
     folder = Path(name)
@@ -136,10 +152,10 @@ def print_table(
     console = _Console(highlight=False)
     for name in header:
         whole = name == "verdict" and console.width >= 72
-        table.add_column(Text(name), overflow="fold", no_wrap=whole)
+        table.add_column(Text(plain(name)), overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    console.print(Text(title, style="bold"), soft_wrap=True)
+        table.add_row(*(Text(plain(cell)) if isinstance(cell, str) else cell for cell in row))
+    console.print(Text(plain(title), style="bold"), soft_wrap=True)
     console.print(table)
     console.print(note, markup=False, soft_wrap=True)
 

@@ -1,7 +1,6 @@
 """``manual-bptt train``: train a forecaster and say how good it is."""
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from manual_bptt.cli.shared import (
     output_folder,
     print_table,
     require,
+    require_apart,
     require_writable,
     seed,
     write_json,
@@ -81,17 +81,32 @@ def _names(text: str) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> int:
     require("forecast", "rich", "matplotlib", "threadpoolctl")
-    from threadpoolctl import threadpool_limits
-
     from manual_bptt import forecasting
-    from manual_bptt.training import DivergenceError
 
     recipe = arguments.recipe or "change"
     if recipe not in forecasting.RECIPES:
         known = ", ".join(forecasting.RECIPES)
         raise UsageError(f"--recipe is {recipe!r}; expected one of {known}")
     folder = output_folder(arguments.out or f"runs/{recipe}")
-    _require_outputs(folder, arguments.json)
+    _require_outputs(folder, arguments)
+    with _locked(folder):
+        result = _result(folder, arguments)
+        _write(result, folder)
+        for path in (folder / CHECKPOINT, *folder.glob(f"{CHECKPOINT}.*.partial")):
+            path.unlink()  # the second kind is left where a process was killed while it wrote
+    write_json(arguments.json, result.metrics)
+    if arguments.json != "-":
+        _print_result(result, folder)
+    return 0
+
+
+def _result(folder: Path, arguments: argparse.Namespace) -> "TrainingResult":
+    """Train, from the beginning or from a checkpoint, and measure what comes of it."""
+    from threadpoolctl import threadpool_limits
+
+    from manual_bptt import forecasting
+    from manual_bptt.training import DivergenceError
+
     try:
         start, run = _beginning(folder, arguments)
         # One thread: the products of a small network are too short to share, and threads that wait
@@ -101,37 +116,48 @@ def _train(arguments: argparse.Namespace) -> int:
                 run["recipe"], data=run["data"], layout=forecasting.as_layout(run["layout"])
             )
             training, seconds = _trained(task, run, folder, start)
-            result = forecasting.evaluate(task, training, seed=run["seed"], seconds=seconds)
+            return forecasting.evaluate(task, training, seed=run["seed"], seconds=seconds)
     except DivergenceError as error:
-        kept = "; the last checkpoint stays" if (folder / CHECKPOINT).exists() else ""
-        raise UsageError(f"{error}{kept}") from None
+        raise UsageError(f"{error}; the last checkpoint stays") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    _write(result, folder)
-    for path in (folder / CHECKPOINT, *folder.glob(f"{CHECKPOINT}.*.partial")):
-        path.unlink()  # the second kind is left where a process was killed while it wrote
-    write_json(arguments.json, result.metrics)
-    if arguments.json != "-":
-        _print_result(result, folder)
-    return 0
 
 
 # Before -----------------------------------------------------------------------------------------
 
 
-def _require_outputs(folder: Path, json_path: str | None) -> None:
+def _require_outputs(folder: Path, arguments: argparse.Namespace) -> None:
     """Refuse, before an hour of training, what could not be written after it."""
     outputs = [folder / name for name in (*OUTPUTS, CHECKPOINT)]
     for path in outputs:
+        if arguments.data:
+            require_apart("--data", arguments.data, path)
         require_writable(str(path))
-    if json_path not in (None, "-") and Path(json_path).resolve() in {p.resolve() for p in outputs}:
-        raise UsageError(f"--json is {json_path}, which the training writes itself")
-    require_writable(json_path)
+    require_apart("--json", arguments.json, *outputs, *filter(None, [arguments.data]))
+    require_writable(arguments.json)
     free = shutil.disk_usage(folder).free
     if free < SPACE:
         raise UsageError(
             f"{folder} has {free / 1e6:.1f} MB of space; expected {SPACE / 1e6:.0f} MB at least"
         )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second training out of the folder; the system lifts the lock of a killed process."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UsageError(f"another training is at work in {folder}") from None
+    finally:
+        os.close(held)
 
 
 def _beginning(
@@ -149,23 +175,28 @@ def _beginning(
     try:
         training, tag = load_training(path)
         kept = _run_of(tag)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: cannot be resumed: {error}") from None
-    if not arguments.resume:
+    if arguments.resume:
+        return training, _same(arguments, kept)
+    if training.steps:
         raise UsageError(
             f"{folder} holds a training that was interrupted after step {len(training.steps)}: "
             f"go on with --resume, choose another --out, or delete {path}"
         )
-    return training, _same(arguments, kept)
+    return None, _run(arguments)
 
 
 def _run_of(tag: str) -> dict[str, Any]:
     """Return the run that the tag of a checkpoint tells of."""
+    from manual_bptt.forecasting import as_layout
+
     run = json.loads(tag)
     kinds = {"version": str, "recipe": str, "seed": int, "data": str, "sha256": str}
     kinds |= {"layout": dict, "seconds": float}
     if not isinstance(run, dict) or {k: type(v) for k, v in run.items()} != kinds:
         raise ValueError("it is not a checkpoint of this command")
+    as_layout(run["layout"])
     return run
 
 
@@ -174,34 +205,42 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     from manual_bptt import forecasting
 
     path = Path(arguments.data) if arguments.data else forecasting.weather_path()
-    layout = _layout(arguments)
+    sha256 = forecasting.fingerprint(path)  # first of all: it refuses what is no file
     return {
         "version": mb.__version__,
         "recipe": arguments.recipe or "change",
         "seed": arguments.seed or 0,
         "data": str(path.resolve()),
-        "sha256": _sha256(path),
-        "layout": json.loads(json.dumps(layout._asdict())),
+        "sha256": sha256,
+        "layout": json.loads(json.dumps(_layout(arguments)._asdict())),
         "seconds": 0.0,
     }
 
 
 def _same(arguments: argparse.Namespace, kept: dict[str, Any]) -> dict[str, Any]:
-    """Return the run that a checkpoint is of, if the options say nothing else."""
-    given = argparse.Namespace(**vars(arguments))
-    given.recipe = arguments.recipe or kept["recipe"]
-    given.seed = kept["seed"] if arguments.seed is None else arguments.seed
-    given.data = arguments.data or kept["data"]
-    now = {**_run(given), "data": kept["data"], "seconds": kept["seconds"]}
-    if all(getattr(arguments, name) is None for name in COLUMNS):
-        now["layout"] = kept["layout"]
-    for name, value in kept.items():
-        if now[name] != value:
+    """Return the run that a checkpoint is of, if neither options nor data say anything else."""
+    from manual_bptt.forecasting import fingerprint
+
+    said = {"recipe": arguments.recipe, "seed": arguments.seed}
+    if any(getattr(arguments, name) is not None for name in COLUMNS):
+        given = argparse.Namespace(**vars(arguments))
+        given.data = arguments.data or kept["data"]
+        said["layout"] = json.loads(json.dumps(_layout(given)._asdict()))
+    for name, value in said.items():
+        if value is not None and value != kept[name]:
             raise UsageError(
-                f"the training to resume has the {name} {value!r}, got {now[name]!r}; "
-                "leave the option out to go on, or choose another --out"
+                f"the training to resume has the {name} {kept[name]!r}, got {value!r}; leave the "
+                "option out to go on, or choose another --out"
             )
-    return now
+    if kept["version"] != mb.__version__:
+        raise UsageError(
+            f"the training to resume was begun by version {kept['version']}, this is "
+            f"{mb.__version__}; choose another --out"
+        )
+    data = Path(arguments.data or kept["data"])
+    if fingerprint(data) != kept["sha256"]:
+        raise UsageError(f"{data} is not what the training to resume began with")
+    return {**kept, "data": str(data.resolve())}
 
 
 def _layout(arguments: argparse.Namespace) -> "Layout":
@@ -230,14 +269,6 @@ def _layout(arguments: argparse.Namespace) -> "Layout":
         timezone=said["timezone"],
         unit=said["unit"] or "",
     )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 # During -----------------------------------------------------------------------------------------
@@ -363,7 +394,7 @@ def _print_result(result: "TrainingResult", folder: Path) -> None:
         _print_parts(f"RMSE{unit} by {group}", str(group), metrics["by_group"])
     scores = {"rnn": metrics["test"], **metrics["baselines"]}
     rows = [
-        (NAMES[name], f"{s['rmse']:.3f}", f"{s['mae']:.3f}", f"{s['skill']:+.1%}")
+        (NAMES[name], _number(s["rmse"]), _number(s["mae"]), f"{s['skill']:+.1%}")
         for name, s in scores.items()
     ]
     better = metrics["test"]["rmse"] < scores["persistence"]["rmse"]
@@ -384,7 +415,12 @@ def _print_result(result: "TrainingResult", folder: Path) -> None:
 def _print_parts(title: str, of: str, parts: dict[str, dict[str, Any]]) -> None:
     """Print the RMSE of every forecast for the first 24 parts of the test windows."""
     shown = list(parts.items())[:24]
-    rows = [(name, *(f"{part['rmse'][k]:.3f}" for k in NAMES)) for name, part in shown]
+    rows = [(name, *(_number(part["rmse"][k]) for k in NAMES)) for name, part in shown]
     left = len(parts) - len(shown)
     note = f"and {left} more, in metrics.json\n" if left else ""
     print_table(title, (of, *NAMES.values()), rows, note)
+
+
+def _number(error: float) -> str:
+    """Return an error with three decimals, or with four digits where these would say nothing."""
+    return f"{error:.3f}" if error == 0 or 0.1 <= error < 1e5 else f"{error:.4g}"

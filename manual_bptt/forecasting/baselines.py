@@ -8,6 +8,7 @@ from manual_bptt.forecasting.table import Array
 from manual_bptt.forecasting.windows import Windows
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+MOST_COEFFICIENTS = 4000
 CHUNK = 4096  # windows that are laid out at a time
 
 
@@ -31,7 +32,8 @@ def ridge(before: Windows, test: Windows) -> Array:
 
     The squares of the coefficients are penalised, so features should be standardised. Of
     ``PENALTIES`` the one is taken that does best on the last tenth of the windows ``before`` the
-    test part when fitted to the others; then all of them are fitted.
+    test part when fitted to the others; then all of them are fitted. Where all hours would make
+    more than ``MOST_COEFFICIENTS``, only the last ones count.
 
     Hoerl and Kennard, Technometrics 12 (1970).
     """
@@ -51,6 +53,8 @@ def ridge(before: Windows, test: Windows) -> Array:
 def errors(forecast: Array, truth: Array) -> dict[str, float]:
     """Return the root mean square error and the mean absolute error, in the unit of truth.
 
+    NaN where a forecast is NaN.
+
     Raises
     ------
     ValueError
@@ -63,11 +67,14 @@ def errors(forecast: Array, truth: Array) -> dict[str, float]:
     """
     if forecast.shape != truth.shape:
         raise ValueError(f"forecast has shape {forecast.shape}; expected {truth.shape}, as truth")
-    error = forecast - truth
-    return {
-        "rmse": float(np.sqrt(np.mean(error * error))),
-        "mae": float(np.mean(np.abs(error))),
-    }
+    error = np.abs(forecast - truth)
+    largest = error.max()
+    if not 0 < largest < np.inf:
+        return {"rmse": float(largest), "mae": float(largest)}
+    power = np.frexp(largest)[1]  # of two: squares could overflow or vanish without it
+    error = np.ldexp(error, -power)
+    rmse, mae = np.sqrt(np.mean(error * error)), np.mean(error)
+    return {"rmse": float(np.ldexp(rmse, power)), "mae": float(np.ldexp(mae, power))}
 
 
 def in_chunks(windows: Windows) -> Iterator[Windows]:
@@ -77,14 +84,15 @@ def in_chunks(windows: Windows) -> Iterator[Windows]:
 
 
 def _rows(windows: Windows) -> Array:
-    """Return a row for each window: all features of all hours, and a 1 for the intercept."""
-    N = len(windows.time)
-    return np.asarray(np.c_[windows.x.transpose(1, 0, 2).reshape(N, -1), np.ones(N)])
+    """Return a row for each window: all features of its hours, and a 1 for the intercept."""
+    N, D = len(windows.time), windows.hours.shape[1]
+    x = windows.x[-max(1, MOST_COEFFICIENTS // D) :]  # the last hours, if there are too many
+    return np.asarray(np.c_[x.transpose(1, 0, 2).reshape(N, x.shape[0] * D), np.ones(N)])
 
 
 def _normal_equations(windows: Windows) -> tuple[Array, Array]:
     """Return X'X and X'z, z the changes to forecast."""
-    size = len(windows.rows) * windows.hours.shape[1] + 1
+    size = _rows(windows.select(slice(0))).shape[1]
     squares, products = np.zeros((size, size)), np.zeros((size, 1))
     for part in in_chunks(windows):
         x = _rows(part)

@@ -62,8 +62,8 @@ SUN = ("season", *(f"{a} hour" for a in ANGLES), *(f"season x {a} hour" for a in
 def learn_inputs(train: Table, target: str, *, derived: bool = True) -> Inputs:
     """Return the features that the training part of a table supports.
 
-    Columns that are unknown at more than half of the hours, and levels and groups that never
-    occur, are left out.
+    Columns that are unknown at more than half of the hours, levels and groups that never occur,
+    and columns of categories with a single level are left out.
 
     Raises
     ------
@@ -88,9 +88,10 @@ def learn_inputs(train: Table, target: str, *, derived: bool = True) -> Inputs:
             f"got {known[target]:.0%}"
         )
     groups = tuple(np.unique(train.group).tolist())
+    levels = {name: _seen(train, name) for name in train.levels if derived}
     return Inputs(
         numbers=tuple(n for n in train.names if n not in train.levels and known[n] >= LEAST_KNOWN),
-        levels={name: _seen(train, name) for name in train.levels} if derived else {},
+        levels={name: seen for name, seen in levels.items() if len(seen) > 1},
         groups=groups if derived and 1 < len(groups) <= MAX_GROUPS else (),
         target=target,
         derived=derived,

@@ -13,8 +13,9 @@ import numpy as np
 
 from manual_bptt.archive import read_arrays, write_arrays
 from manual_bptt.forecasting.baselines import in_chunks
+from manual_bptt.forecasting.description import anything, fields, flag, integer, levels, text, texts
 from manual_bptt.forecasting.features import Inputs, compute_features
-from manual_bptt.forecasting.sources import KINDS, Layout
+from manual_bptt.forecasting.sources import Layout, as_layout
 from manual_bptt.forecasting.table import Array, DataError, Table
 from manual_bptt.forecasting.windows import (
     MAX_FILL,
@@ -167,23 +168,19 @@ def _checked(arrays: Mapping[str, Array]) -> Model:
 
 def _described(described: Any, params: Params, arrays: Mapping[str, Array]) -> Model:
     """Return the model with everything that the text says of it, checked."""
-    described = _fields("description", described, _KINDS_OF_DESCRIPTION)
+    described = fields("description", described, _KINDS_OF_DESCRIPTION)
     if described["format"] != FORMAT:
         raise ValueError(f"format is {described['format']}; expected {FORMAT}")
-    layout = _fields("layout", described["layout"], _KINDS_OF_LAYOUT)
-    inputs = _fields("inputs", described["inputs"], _KINDS_OF_INPUTS)
-    if layout["kind"] not in KINDS:
-        raise ValueError(f"kind is {layout['kind']!r}; expected one of {', '.join(KINDS)}")
-    if len(layout["time"]) not in (1, 4):
-        raise ValueError(f"time is {layout['time']}; expected one column or four")
+    inputs = fields("inputs", described["inputs"], _KINDS_OF_INPUTS)
+    layout = as_layout(described["layout"])
     if not 1 <= described["length"] <= MAX_LENGTH:
         raise ValueError(f"length is {described['length']}; expected 1 to {MAX_LENGTH}")
-    if inputs["target"] not in inputs["numbers"] or inputs["target"] != layout["target"]:
-        raise ValueError(f"target is {inputs['target']!r}; expected {layout['target']!r}")
+    if inputs["target"] not in inputs["numbers"] or inputs["target"] != layout.target:
+        raise ValueError(f"target is {inputs['target']!r}; expected {layout.target!r}")
     return Model(
         params,
         Standardizer(*(arrays[name] for name in Standardizer._fields)),
-        Layout(**layout),
+        layout,
         Inputs(**inputs),
         described["length"],
         described["of_change"],
@@ -191,77 +188,21 @@ def _described(described: Any, params: Params, arrays: Mapping[str, Array]) -> M
     )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(set(map(_text, value))) != len(value):
-        raise TypeError
-    return tuple(value)
-
-
-def _levels(value: Any) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict):
-        raise TypeError
-    return {name: _texts(texts) for name, texts in value.items()}
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else _text(value)
-
-
 _KINDS_OF_DESCRIPTION = {
-    "format": _integer,
-    "layout": dict,
-    "inputs": dict,
-    "length": _integer,
-    "of_change": _flag,
-    "recipe": _text,
-}
-_KINDS_OF_LAYOUT = {
-    "kind": _text,
-    "time": _texts,
-    "target": _text,
-    "columns": _texts,
-    "group": _optional_text,
-    "timezone": _optional_text,
-    "unit": _text,
+    "format": integer,
+    "layout": anything,
+    "inputs": anything,
+    "length": integer,
+    "of_change": flag,
+    "recipe": text,
 }
 _KINDS_OF_INPUTS = {
-    "numbers": _texts,
-    "levels": _levels,
-    "groups": _texts,
-    "target": _text,
-    "derived": _flag,
+    "numbers": texts,
+    "levels": levels,
+    "groups": texts,
+    "target": text,
+    "derived": flag,
 }
-
-
-def _fields(name: str, value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a part of the description, each of its kind."""
-    if not isinstance(value, dict) or set(value) != set(kinds):
-        raise ValueError(f"{name} is {str(value)[:60]!r}; expected {', '.join(kinds)}")
-    found = {}
-    for field, kind in kinds.items():
-        try:
-            found[field] = kind(value[field])
-        except (TypeError, ValueError):
-            raise TypeError(f"{field} is {str(value[field])[:60]!r}, of the wrong kind") from None
-    return found
 
 
 def _check_standardizer(standardizer: Standardizer, n_inputs: int, n_outputs: int) -> None:

@@ -3,7 +3,7 @@
 Two published tables are known by their columns; of any other the caller says what it holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from manual_bptt.forecasting import weather
+from manual_bptt.forecasting.description import fields, integer, optional_text, text, texts
 from manual_bptt.forecasting.table import DataError, Table, read_header, read_table
 
 
@@ -20,7 +21,8 @@ class Layout(NamedTuple):
     ``kind`` is a key of ``KINDS``. ``time`` names one column of ISO 8601, or those of year, month,
     day and hour; ``timezone`` is that of times without an offset, UTC if None. ``target`` is the
     column to forecast, ``unit`` its unit ("" if not known), ``columns`` those to forecast it
-    from, ``group`` the one that tells stations, households or the like apart.
+    from, ``group`` the one that tells stations, households or the like apart. ``offset`` is by how
+    many hours the clock that people read, on standard time, is ahead of the times of the table.
     """
 
     kind: str
@@ -30,17 +32,15 @@ class Layout(NamedTuple):
     group: str | None = None
     timezone: str | None = None
     unit: str = ""
+    offset: int = 0
 
     @property
     def clock(self) -> tuple[int, str]:
-        """Hours to add to the times of the table for a clock that people read, and its name."""
-        if self.kind == "new_york":
-            return -5, "Eastern Standard Time"
-        if self.timezone is None:
-            return 0, "local time" if self.kind == "beijing" else "the file's clock"
-        winter = datetime(2013, 1, 1, tzinfo=ZoneInfo(self.timezone))
-        standard = (winter.utcoffset() or timedelta()) - (winter.dst() or timedelta())
-        return round(standard / timedelta(hours=1)), f"{self.timezone}, standard time"
+        """``offset``, and the name of the clock that it leads to."""
+        names = {"new_york": "Eastern Standard Time", "beijing": "local time"}
+        zone = {None: "the file's clock", "UTC": "UTC"}
+        name = zone.get(self.timezone, f"{self.timezone}, standard time")
+        return self.offset, names.get(self.kind, name)
 
     @property
     def in_utc(self) -> bool:
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
 
 NEW_YORK = Layout(
-    "new_york", ("time_hour",), weather.TARGET, weather.FEATURES, "origin", unit="degF"
+    "new_york", ("time_hour",), weather.TARGET, weather.FEATURES, "origin", unit="degF", offset=-5
 )
 
 # Beijing PM2.5, of the UCI machine learning repository: hourly weather of the capital's airport and
@@ -66,10 +66,52 @@ WIND = MappingProxyType({"cbwd": ("NW", "NE", "SE", "cv")})
 KINDS = MappingProxyType({"new_york": NEW_YORK, "beijing": BEIJING, "columns": None})
 
 
-def as_layout(fields: Mapping[str, Any]) -> Layout:
-    """Return the layout with these fields, which may come from JSON, where tuples are lists."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Layout(**values)
+_KINDS_OF_FIELDS = {
+    "kind": text,
+    "time": texts,
+    "target": text,
+    "columns": texts,
+    "group": optional_text,
+    "timezone": optional_text,
+    "unit": text,
+    "offset": integer,
+}
+
+
+def as_layout(fields_of_layout: Any) -> Layout:
+    """Return the layout with these fields, which come from JSON.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not those of a layout.
+
+    Examples
+    --------
+    >>> as_layout(NEW_YORK._asdict()) == NEW_YORK
+    True
+    """
+    layout = Layout(**fields("layout", fields_of_layout, _KINDS_OF_FIELDS))
+    if layout.kind not in KINDS:
+        raise ValueError(f"kind is {layout.kind!r}; expected one of {', '.join(KINDS)}")
+    if len(layout.time) not in (1, 4):
+        raise ValueError(f"time is {layout.time}; expected one column or four")
+    return layout
+
+
+def with_clock(layout: Layout, table: Table) -> Layout:
+    """Return the layout with the clock that a table turns out to have.
+
+    Times that all have an offset are in UTC. A timezone has its standard time of the table's end.
+    """
+    if layout.kind != "columns" or not table.in_utc:
+        return layout
+    if layout.timezone in (None, "UTC"):
+        return layout._replace(timezone="UTC")
+    year, zone = table.time.max().astype(object).year, ZoneInfo(layout.timezone)
+    ahead = (datetime(year, month, 1, tzinfo=zone).utcoffset() for month in (1, 7))
+    hours = min(offset / timedelta(hours=1) for offset in ahead if offset is not None)
+    return layout._replace(offset=round(hours))
 
 
 def recognise(path: str | Path) -> Layout | None:
@@ -112,9 +154,12 @@ def describe(
         If the file cannot be read.
     """
     header = read_header(path)
-    taken = {*time, group, target, ""}
-    columns = [name for name in columns or header if name not in taken]
-    return Layout("columns", tuple(time), target, (target, *columns), group, timezone, unit)
+    taken = {*time, group, ""}
+    for name in columns:
+        if name in taken:
+            raise DataError(f"{path}: {name}: expected a feature, got a column of time or group")
+    others = dict.fromkeys(name for name in columns or header if name not in {*taken, target})
+    return Layout("columns", tuple(time), target, (target, *others), group, timezone, unit)
 
 
 def read_source(path: str | Path, layout: Layout) -> Table:

@@ -55,7 +55,8 @@ class Table(NamedTuple):
 
     ``group`` is (R,) of str, ``time`` (R,) of datetime64[h] in UTC, ``names`` the C columns, and
     ``values`` (R, C) of float64 with NaN where a value is missing. A column of categories is named
-    in ``levels``; it holds the position of each row's category there.
+    in ``levels``; it holds the position of each row's category there. ``in_utc`` is false if the
+    file has times without an offset, of a clock that nobody named.
     """
 
     group: Array
@@ -63,6 +64,7 @@ class Table(NamedTuple):
     names: tuple[str, ...]
     values: Array
     levels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    in_utc: bool = True
 
     def position(self, name: str) -> int:
         """Return which column of values has this name, or raise ValueError."""
@@ -196,7 +198,12 @@ def read_table(
 
     order = np.lexsort((hours, of))
     table = Table(
-        names[of[order]], hours[order], tuple(columns), values[order], MappingProxyType(levels)
+        names[of[order]],
+        hours[order],
+        tuple(columns),
+        values[order],
+        MappingProxyType(levels),
+        in_utc=zone is not None or not local.any(),
     )
     keep = _firsts(when, table, order, hint=local & (zone is None))
     return table._replace(group=table.group[keep], time=table.time[keep], values=table.values[keep])

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt.forecasting import weather
+from manual_bptt.forecasting.baselines import errors
 from manual_bptt.forecasting.evaluation import measure
 from manual_bptt.forecasting.features import Inputs, learn_inputs
 from manual_bptt.forecasting.model import Model, predict, windows_of
 from manual_bptt.forecasting.recipes import RECIPES, Recipe
-from manual_bptt.forecasting.sources import NEW_YORK, Layout, read_source
+from manual_bptt.forecasting.sources import NEW_YORK, Layout, read_source, with_clock
 from manual_bptt.forecasting.table import Array, DataError, Table
 from manual_bptt.forecasting.windows import (
     MAX_FILL,
@@ -42,20 +43,22 @@ from manual_bptt.training import (
 )
 
 TEST_PART = 0.2
+OFF = 1e30  # a scale that turns a feature off
 VALIDATED = 5000  # windows, at most, that the validation error is taken over
 
 
 class Task(NamedTuple):
     """A recipe and a table, ready to train: all that follows from the two alone.
 
-    ``model`` is the forecaster, untrained. Windows are in the units of the table: those before the
-    test part, and of these the ones to train on and to validate by (None: nothing is held out).
-    ``known`` (R,) is the target as known at each hour, ``changes`` (R,) by how much it changes
-    after it.
+    ``path`` and ``sha256`` are of the file; ``model`` is the forecaster, untrained. Windows are in
+    the units of the table: those before the test part, and of these the ones to train on and to
+    validate by (None: nothing is held out). ``known`` (R,) is the target as known at each hour,
+    ``changes`` (R,) by how much it changes after it.
     """
 
     recipe: Recipe
     path: Path
+    sha256: str
     model: Model
     before: Windows
     train: Windows
@@ -138,14 +141,32 @@ def prepare(
             raise ValueError(f"no recipe {recipe!r}; expected one of {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
     path = weather.weather_path() if data is None else Path(data)
+    sha256 = fingerprint(path)
     table = read_source(path, layout)
     try:
-        return _prepared(recipe, path, layout, table)
+        return _prepared(recipe, path, sha256, with_clock(layout, table), table)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def _prepared(recipe: Recipe, path: Path, layout: Layout, table: Table) -> Task:
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is a pipe or the like, which cannot be read twice.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: expected a file on a disk, which can be read more than once")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _prepared(recipe: Recipe, path: Path, sha256: str, layout: Layout, table: Table) -> Task:
     test_from = last_part(table.time.min(), table.time.max(), TEST_PART)
     train_until = test_from
     if recipe.held_out:
@@ -160,6 +181,7 @@ def _prepared(recipe: Recipe, path: Path, layout: Layout, table: Table) -> Task:
     return Task(
         recipe,
         path,
+        sha256,
         model._replace(standardizer=_standardizer(recipe, training)),
         before,
         training,
@@ -183,17 +205,25 @@ def _untrained(recipe: Recipe, layout: Layout, inputs: Inputs) -> Model:
     shapes = ((H, H), (H, D), (H,), (1, H), (1,))
     params = Params(*(np.zeros(shape, recipe.dtype) for shape in shapes))
     scales = Standardizer(np.zeros(D), np.ones(D), np.zeros(1), np.ones(1))
+    if layout.kind == "columns":  # a column that is of no use need not be there to forecast
+        layout = layout._replace(columns=(*inputs.numbers, *inputs.levels))
     return Model(params, scales, layout, inputs, recipe.length, recipe.of_change, recipe.name)
 
 
 def _standardizer(recipe: Recipe, training: Windows) -> Standardizer:
-    standardizer = fit_standardizer(training)
-    if not recipe.of_change:
-        return standardizer
-    change = (training.target - training.last).std()
-    return standardizer._replace(
-        target_mean=np.zeros(1), target_scale=np.array([change if change > 0 else 1.0])
-    )
+    """Return the scales of a recipe; a feature that never varies in training gets ``OFF``.
+
+    Nothing can be learnt about such a feature, and the weights that read it stay random.
+    """
+    if recipe.of_change:
+        change = training.target - training.last
+        standardizer = fit_standardizer(training._replace(target=change))
+        standardizer = standardizer._replace(target_mean=np.zeros(1))
+    else:
+        standardizer = fit_standardizer(training)
+    covered = training.hours[np.unique(training.rows)]
+    varies = covered.min(axis=0) < covered.max(axis=0)
+    return standardizer._replace(x_scale=np.where(varies, standardizer.x_scale, OFF))
 
 
 # Training ------------------------------------------------------------------------------------
@@ -289,8 +319,7 @@ def _validation(task: Task) -> Callable[[Params], float] | None:
     windows = task.validation.select(slice(None, None, apart))
 
     def error(params: Params) -> float:
-        missed = predict(task.model._replace(params=params), windows) - windows.target
-        return float(np.sqrt(np.mean(missed * missed)))
+        return errors(predict(task.model._replace(params=params), windows), windows.target)["rmse"]
 
     return error
 
@@ -308,7 +337,7 @@ def evaluate(task: Task, training: Training, *, seed: int, seconds: float) -> Tr
         "seed": seed,
         "data": {
             "file": task.path.name,
-            "sha256": hashlib.sha256(task.path.read_bytes()).hexdigest(),
+            "sha256": task.sha256,
         },
         "target": model.layout.target,
         "unit": model.layout.unit,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt.forecasting.table import Array, DataError, Table
+from manual_bptt.training.scaling import moments
 
 HOUR = np.timedelta64(1, "h")
 MAX_FILL = 12  # hours for which a value stands in for missing ones after it
@@ -256,7 +257,10 @@ def split_at(windows: Windows, instant: Any, names: tuple[str, str]) -> tuple[Wi
     late = windows.time - len(windows.rows) * HOUR >= instant
     for name, part in zip(names, (early, late), strict=True):
         if not part.any():
-            raise DataError(f"expected windows on both sides of {instant}Z, got no {name} window")
+            raise DataError(
+                f"expected windows of {len(windows.rows)} hours and the next on both sides of "
+                f"{instant}, got no {name} window"
+            )
     return windows.select(early), windows.select(late)
 
 
@@ -275,7 +279,7 @@ def fit_standardizer(train: Windows) -> Standardizer:
     array([3.5])
     """
     covered = np.unique(train.rows)
-    return Standardizer(*_moments(train.hours[covered]), *_moments(train.target))
+    return Standardizer(*moments(train.hours[covered]), *moments(train.target))
 
 
 def standardize(standardizer: Standardizer, windows: Windows) -> Windows:
@@ -291,9 +295,3 @@ def standardize_hours(standardizer: Standardizer, windows: Windows) -> Windows:
     """Return windows whose x is in deviations from the mean, and target and last as they were."""
     x_mean, x_scale, _, _ = standardizer
     return windows._replace(hours=(windows.hours - x_mean) / x_scale)
-
-
-def _moments(values: Array) -> tuple[Array, Array]:
-    """Return the mean and deviation of each column, (C,) of (R, C)."""
-    constant = values.min(axis=0) == values.max(axis=0)
-    return values.mean(axis=0), np.where(constant, 1.0, values.std(axis=0))

@@ -12,6 +12,7 @@ from manual_bptt.training.optimizers import (
     WarmupCosine,
     clip_by_global_norm,
 )
+from manual_bptt.training.scaling import moments
 from manual_bptt.training.trainer import DivergenceError, Settings, Step, Training, begin, train
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load_training",
     "mean_last_step_squared_error",
     "mean_squared_error",
+    "moments",
     "save_training",
     "shuffled_batches",
     "train",

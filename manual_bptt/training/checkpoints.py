@@ -96,6 +96,8 @@ def _checked(arrays: Mapping[str, Array]) -> tuple[Training, str]:
     if best_error != lowest:
         raise ValueError(f"best_error is {best_error}; expected the lowest there is, {lowest}")
     finished = _one(arrays, "finished", "b")
+    if finished and not steps:
+        raise ValueError("it is finished without a step")
     training = Training(params, tuple(memory), best, best_error, steps, finished)
     return training, _one(arrays, "tag", "U")
 
