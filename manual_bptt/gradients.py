@@ -9,7 +9,8 @@ import numpy as np
 from manual_bptt.backward import run_backward
 from manual_bptt.forward import run_forward
 from manual_bptt.losses import last_step_squared_error, squared_error
-from manual_bptt.params import Gradients, Params, in_words
+from manual_bptt.parallel import Workers, in_shards, require_workers
+from manual_bptt.params import Array, Gradients, Params, in_words
 from manual_bptt.validation import as_inputs, as_outputs, as_params, as_state
 
 Loss = Callable[..., tuple[Any, Any]]
@@ -23,6 +24,7 @@ def loss_and_gradients(
     h0: Any = None,
     loss: Loss = squared_error,
     weights: Any = None,
+    workers: Workers = None,
     check_finite: bool = True,
 ) -> tuple[Any, Gradients]:
     """Return the loss of the network on (x, target) and its gradients.
@@ -42,6 +44,12 @@ def loss_and_gradients(
         ``(y, target) -> (value, dy)``, or ``(y, target, weights=...)`` where weights are given.
     weights : array_like, optional
         Passed on to the loss.
+    workers : int or concurrent.futures.Executor, optional
+        Who computes: this thread if None; so many threads, each with an equal share of the batch;
+        or the workers of an executor, each task with up to 64 sequences, on this machine or on
+        others. The result does not depend on which worker is ready first, and with an executor
+        not on how many there are; what a worker raises is raised here. The loss is computed in
+        this thread, of all outputs. A single sequence is not shared out.
     check_finite : bool
         Whether to look for NaN and infinity in the arguments, those of this package's losses too.
 
@@ -67,12 +75,21 @@ def loss_and_gradients(
     params = as_params(params, check_finite=check_finite)
     x = as_inputs(params, x, check_finite=check_finite)
     h0 = as_state("h0", h0, params, x.shape[1:-1], check_finite=check_finite)
+    options = _options(loss, weights, check_finite)
+
+    def loss_of(y: Array) -> tuple[Any, Array]:
+        result = loss(y, target, **options)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(f"loss returned a {type(result).__name__}; expected a pair (value, dy)")
+        value, dy = result
+        return value, as_outputs("dy, from the loss,", dy, params, x, check_finite=check_finite)
+
+    if workers is not None:
+        require_workers(workers)
+        if x.ndim == 3:
+            return in_shards(params, x, h0, loss_of, workers)
     trace = run_forward(params, x, h0)
-    result = loss(trace.y, target, **_options(loss, weights, check_finite))
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"loss returned a {type(result).__name__}; expected a pair (value, dy)")
-    value, dy = result
-    dy = as_outputs("dy, from the loss,", dy, params, x, check_finite=check_finite)
+    value, dy = loss_of(trace.y)
     return value, run_backward(params, trace, dy, np.zeros_like(h0))
 
 

@@ -127,7 +127,7 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
 
 
 def test_a_reader_that_stops_reading_causes_no_traceback(tmp_path):
-    command = f"{sys.executable} -m manual_bptt.cli train --out {tmp_path} --json - | head -c 1"
+    command = f"{sys.executable} -m manual_bptt.cli train --recipe lab9 --out {tmp_path} --json - | head -c 1"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_verify_with_one_line_and_code_130():
 def test_a_full_disk_is_one_line_and_exit_2(tmp_path):
     with open("/dev/full", "w") as full:
         process = subprocess.run(
-            [sys.executable, "-m", "manual_bptt.cli", "train", "--out", str(tmp_path)],
+            [sys.executable, "-m", "manual_bptt.cli", "train", "--recipe", "lab9", "--out", str(tmp_path)],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert process.returncode == 2
@@ -164,7 +164,9 @@ def test_a_full_disk_is_one_line_and_exit_2(tmp_path):
 def test_json_can_go_to_a_pipe(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    process = start("train", "--out", str(tmp_path / "run"), "--json", str(pipe))
+    process = start(
+        "train", "--recipe", "lab9", "--out", str(tmp_path / "run"), "--json", str(pipe)
+    )
     assert json.loads(pipe.read_text())["recipe"] == "lab9"
     process.communicate(timeout=30)
     assert process.returncode == 0
@@ -173,7 +175,7 @@ def test_json_can_go_to_a_pipe(tmp_path):
 def test_json_does_not_overwrite_what_training_writes(tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(["train", "--out", str(folder), "--json", str(folder / "model.npz")]) == 2
-    assert "which the training writes itself" in capsys.readouterr().err
+    assert "which the command reads or writes itself" in capsys.readouterr().err
 
 
 def test_a_folder_in_the_place_of_the_model_is_refused_before_training(tmp_path, capsys):

@@ -16,7 +16,8 @@ CORE = {
     "forward": {"params", "validation"},
     "losses": {"params", "validation"},
     "backward": {"params", "validation", "forward"},
-    "gradients": {"params", "validation", "forward", "losses", "backward"},
+    "parallel": {"params", "forward", "backward"},
+    "gradients": {"params", "validation", "forward", "losses", "backward", "parallel"},
     "equations": {"params", "validation"},
     "candidate": {"params", "forward", "losses", "backward", "gradients"},
     "interop": {"params", "validation"},
@@ -28,12 +29,13 @@ LAYERS = CORE | {
     "forecasting": {*CORE, "training"},
     "page": {"equations"},
     "cli": {*CORE, "training", "forecasting", "page"},
-    "__init__": {*CORE} - {"candidate", "equations", "interop", "archive"},
+    "__init__": {*CORE} - {"candidate", "equations", "interop", "archive", "parallel"},
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {
     "cli": {"reference", "rich", "matplotlib", "threadpoolctl"},
     "forecasting": {"matplotlib"},
+    "parallel": {"threadpoolctl"},
     "page": {"latex2mathml"},
     "interop": {"safetensors"},
 }

@@ -50,8 +50,9 @@ def settings(**changes):
 
 
 def run(params, sequences, loss=last_step_squared_error, **changes):
-    """Train; what is a callback goes to train, the rest into the settings."""
-    callbacks = {k: changes.pop(k) for k in ("validate", "keep", "on_step", "stop") if k in changes}
+    """Train; callbacks and workers go to train, the rest into the settings."""
+    names = ("validate", "keep", "on_step", "stop", "workers")
+    callbacks = {k: changes.pop(k) for k in names if k in changes}
     return train(params, sequences, settings(**changes), loss=loss, **callbacks)
 
 
@@ -156,6 +157,13 @@ def test_the_same_seed_trains_the_same_and_another_does_not():
     assert_same(one.params, same.params)
     assert one.steps == same.steps
     assert all(a != b for a, b in zip(one.losses, other.losses, strict=True))
+
+
+def test_workers_train_to_the_same_bits_every_time_and_as_one_would():
+    one, other, alone = (run(*problem(), workers=workers) for workers in (3, 3, None))
+    assert_same(one.params, other.params)
+    for a, b in zip(one.params, alone.params, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14)
 
 
 def test_the_starting_parameters_and_the_data_stay_as_they_were():

@@ -7,6 +7,7 @@ stopped, bit for bit.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt.gradients import Loss, loss_and_gradients
+from manual_bptt.parallel import Workers
 from manual_bptt.params import Params
 from manual_bptt.training.batches import Sequences, shuffled_batches
 from manual_bptt.training.optimizers import (
@@ -128,6 +130,7 @@ def train(
     keep: Callable[[Training], object] | None = None,
     on_step: Callable[[Step], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    workers: Workers = None,
 ) -> Training:
     """Train on shuffled batches and return where training stands at its end.
 
@@ -152,6 +155,8 @@ def train(
         Called with every ``Step``.
     stop : callable, optional
         Asked after every step whether to end here; the result is then not ``finished``.
+    workers : int or concurrent.futures.Executor, optional
+        Who computes the gradients; see ``loss_and_gradients``.
 
     Raises
     ------
@@ -173,13 +178,14 @@ def train(
     """
     now = _resumed(start, settings) if isinstance(start, Training) else begin(start, settings)
     keep = keep or (lambda _: None)
+    gradients = partial(loss_and_gradients, loss=loss, workers=workers, check_finite=False)
     batches = shuffled_batches(
         len(sequences), settings.batch_size, seed=settings.seed, start=len(now.steps)
     )
     if not now.steps:
         keep(_copy(now))
     while not now.finished:
-        now = _one_step(now, *sequences.batch(next(batches)), loss, settings)
+        now = _one_step(now, *sequences.batch(next(batches)), gradients, settings)
         at_end = len(now.steps) == settings.steps
         due = at_end or len(now.steps) % settings.every == 0
         if validate is None:
@@ -213,11 +219,13 @@ def _resumed(start: Training, settings: Settings) -> Training:
     return _copy(start)
 
 
-def _one_step(now: Training, x: Any, target: Any, loss: Loss, settings: Settings) -> Training:
+def _one_step(
+    now: Training, x: Any, target: Any, gradients: Callable[..., Any], settings: Settings
+) -> Training:
     number = len(now.steps) + 1
     rate = float(settings.schedule(number))
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends in an exception
-        value, grads = loss_and_gradients(now.params, x, target, loss=loss, check_finite=False)
+        value, grads = gradients(now.params, x, target)
         clipped, norm = clip_by_global_norm(grads[: len(now.params)], settings.max_norm)
         params, memory = settings.optimizer.update(
             now.params, clipped, now.memory, rate=rate, step=number

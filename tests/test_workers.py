@@ -1,0 +1,201 @@
+"""Gradients computed by workers: the same door, the same sums, whoever is ready first."""
+
+import os
+import threading
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from hypothesis import given
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import manual_bptt as mb
+import reference
+from manual_bptt.parallel import SHARD
+from reference.strategies import problems
+
+LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
+
+
+def problem(B=2 * SHARD + 5, T=4, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    params = mb.init_params(3, 5, 2, rng=1, dtype=dtype)
+    x, h0 = rng.standard_normal((T, B, 3)), rng.standard_normal((B, 5))
+    return params, x.astype(dtype), rng.standard_normal((T, B, 2)).astype(dtype), h0.astype(dtype)
+
+
+def gradients(workers, loss=mb.squared_error, **options):
+    params, x, target, h0 = problem(**options)
+    return mb.loss_and_gradients(params, x, target, h0=h0, loss=loss, workers=workers)
+
+
+def assert_same_bits(one, other):
+    assert one[0] == other[0]
+    for a, b in zip(one[1], other[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Backwards(Executor):
+    """An executor that does the last task first."""
+
+    def map(self, function, *iterables, **_):
+        tasks = list(zip(*iterables, strict=False))
+        done = {k: function(*tasks[k]) for k in reversed(range(len(tasks)))}
+        return iter([done[k] for k in range(len(tasks))])
+
+    def submit(self, function, /, *arguments, **options):
+        future = Future()
+        future.set_result(function(*arguments, **options))
+        return future
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("workers", [2, Backwards()])
+def test_every_gradient_of_workers_equals_autodiff(workers, loss, dtype):
+    @given(problems(batched=True, dtype=dtype, loss=loss))
+    def holds(drawn):
+        def gradients_of(params, x, h0, target):
+            options = {"h0": h0, "loss": LOSSES[loss], "workers": workers}
+            return mb.loss_and_gradients(params, x, target, **options)[1]
+
+        ((found, _),) = reference.judge(gradients_of, [drawn])
+        returned = {v.status for v in found if v.gradient not in ("h", "states")}
+        assert returned <= {"match", "nothing proved"}, found
+
+    holds()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 1000])
+@pytest.mark.parametrize("B", [1, 2, 7])
+def test_any_number_of_threads_adds_up_to_the_gradient_of_the_batch(workers, B):
+    value, grads = gradients(workers, B=B)
+    expected_value, expected = gradients(None, B=B)
+    assert value == pytest.approx(expected_value, rel=1e-14)
+    for one, other in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_one_thread_is_this_thread_bit_for_bit():
+    assert_same_bits(gradients(1, B=7), gradients(None, B=7))
+
+
+def test_the_result_does_not_depend_on_how_many_workers_an_executor_has_or_their_order():
+    expected = gradients(Backwards())
+    for count in (1, 2, 5):
+        with ThreadPoolExecutor(count) as executor:
+            assert_same_bits(gradients(executor), expected)
+    assert_same_bits(gradients(2), gradients(2))
+
+
+def test_processes_of_their_own_give_the_same_bits():
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        assert_same_bits(gradients(executor), gradients(Backwards()))
+
+
+def test_a_loss_may_look_at_the_whole_batch():
+    def variance(y, target):
+        error = y - target - (y - target).mean()
+        return (error**2).sum(), 2 * error
+
+    value, grads = gradients(3, loss=variance)
+    expected_value, expected = gradients(None, loss=variance)
+    assert value == pytest.approx(expected_value, rel=1e-13)
+    np.testing.assert_allclose(grads.W, expected.W, rtol=1e-10, atol=1e-10)
+
+
+def test_a_single_sequence_is_not_shared_out():
+    params, x, target, _ = problem()
+    one, other = (
+        mb.loss_and_gradients(params, x[:, 0], target[:, 0], workers=w) for w in (None, 3)
+    )
+    assert_same_bits(one, other)
+
+
+def test_what_a_worker_raises_is_raised_here():
+    class Broken(Executor):
+        def map(self, *_, **__):
+            raise RuntimeError("the cluster is gone")
+
+    with pytest.raises(RuntimeError, match="the cluster is gone"):
+        gradients(Broken())
+
+
+@pytest.mark.parametrize(
+    ("workers", "error", "message"),
+    [
+        (0, ValueError, "workers is 0; expected at least 1"),
+        (-2, ValueError, "workers is -2; expected at least 1"),
+        (True, TypeError, "workers is True; expected None, a number of threads"),
+        (2.0, TypeError, "workers is 2.0; expected None"),
+        ("2", TypeError, "workers is '2'; expected None"),
+    ],
+)
+def test_workers_of_another_kind_are_refused(workers, error, message):
+    with pytest.raises(error, match=message):
+        gradients(workers)
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_blas_has_as_many_threads_after_as_before_even_if_calls_overlap():
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = blas_threads()
+        expected = gradients(2)
+        threads = [threading.Thread(target=gradients, args=(2,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert blas_threads() == before
+        assert_same_bits(gradients(2), expected)
+
+
+def pid_after_meeting(folder):
+    """Return this process's number once another process has come to the same folder."""
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 30
+    while len([*folder.iterdir()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def die_once(marker):
+    """Kill the process that comes first."""
+    if not marker.exists():
+        marker.touch()
+        os._exit(1)
+
+
+@pytest.fixture(scope="module")
+def dask():
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+@pytest.mark.filterwarnings("default")  # of the cluster's own, of ports and event loops
+def test_a_dask_cluster_of_processes_gives_the_same_bits_even_if_a_worker_dies(dask, tmp_path):
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    pids = dask.gather([dask.submit(pid_after_meeting, meeting, pure=False) for _ in range(2)])
+    assert len({*pids, os.getpid()}) == 3
+    expected = gradients(Backwards())
+    died = tmp_path / "died"
+
+    def deadly(y, target):  # computed between the outputs and the gradients
+        dask.submit(die_once, died, pure=False).result(timeout=60)
+        return mb.squared_error(y, target)
+
+    with dask.get_executor() as executor:
+        assert_same_bits(gradients(executor), expected)
+        assert_same_bits(gradients(executor, loss=deadly), expected)
+    assert died.exists()
