@@ -127,7 +127,8 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
 
 
 def test_a_reader_that_stops_reading_causes_no_traceback(tmp_path):
-    command = f"{sys.executable} -m manual_bptt.cli train --recipe lab9 --out {tmp_path} --json - | head -c 1"
+    options = f"--recipe lab9 --out {tmp_path} --json -"
+    command = f"{sys.executable} -m manual_bptt.cli train {options} | head -c 1"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
@@ -154,7 +155,8 @@ def test_ctrl_c_ends_verify_with_one_line_and_code_130():
 def test_a_full_disk_is_one_line_and_exit_2(tmp_path):
     with open("/dev/full", "w") as full:
         process = subprocess.run(
-            [sys.executable, "-m", "manual_bptt.cli", "train", "--recipe", "lab9", "--out", str(tmp_path)],
+            [sys.executable, "-m", "manual_bptt.cli",
+             "train", "--recipe", "lab9", "--out", str(tmp_path)],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert process.returncode == 2
