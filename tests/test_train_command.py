@@ -132,6 +132,14 @@ def test_any_hourly_table_is_trained_on_and_forecast(own_table, quick, tmp_path,
     assert [row["group"] for row in rows if not row["observed"]] == ["Lower", "Upper"]
 
 
+def test_a_column_with_a_comma_in_its_name_is_given_in_quotes(own_table, quick, tmp_path):
+    own_table.write_text(own_table.read_text().replace("rain", '"rain, mm"', 1))
+    argv = ["train", "--data", own_table, *OWN, "--out", tmp_path]
+    assert main([*map(str, argv), "--features", '"rain, mm", note']) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["features"][1] == "rain, mm"
+
+
 def test_features_can_be_chosen_and_text_is_never_markup(own_table, quick, tmp_path, capsys):
     text = own_table.read_text().replace("level", "[red]level").replace("Upper", "<b>[bold]")
     own_table.write_text(text)

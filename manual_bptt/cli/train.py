@@ -1,6 +1,7 @@
 """``manual-bptt train``: train a forecaster and say how good it is."""
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -76,7 +77,8 @@ def add_to(commands: Any) -> None:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
+    """Return the names in a list with commas; one with a comma in it stands in quotes."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
 
 
 def _train(arguments: argparse.Namespace) -> int:
