@@ -78,7 +78,10 @@ def add_to(commands: Any) -> None:
 
 def _names(text: str) -> list[str]:
     """Return the names in a list with commas; one with a comma in it stands in quotes."""
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+    try:
+        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+    except csv.Error as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names in one line: {error}") from None
 
 
 def _train(arguments: argparse.Namespace) -> int:
