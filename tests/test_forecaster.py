@@ -248,6 +248,23 @@ def test_the_parts_follow_each_other_in_time_and_share_no_hour():
     assert len(task.before.time) > len(train.time) + len(validation.time)
 
 
+def test_levels_groups_and_columns_come_from_the_hours_to_train_on(tmp_path):
+    lines = ["place,hour,temp,sky,rain"]
+    for k in range(1500):
+        late = k >= 1100  # validation begins at hour 1080, the test part at 1200
+        sky = "hail" if late else ("clear", "fog")[k % 2]
+        rain = k if late or k % 30 == 0 else ""  # with filling, known at 13 hours of 30
+        lines += [f"{place},{START + k},{k % 24},{sky},{rain}" for place in ("A", "B")]
+        lines += [f"C,{START + k},{k % 24},{sky},{rain}"] if late else []
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(lines))
+    layout = describe(path, time=["hour"], target="temp", group="place")
+    inputs = prepare("change", data=path, layout=layout).model.inputs
+    assert inputs.levels == {"sky": ("clear", "fog")}
+    assert inputs.groups == ("A", "B")
+    assert inputs.numbers == ("temp",)
+
+
 def test_means_and_deviations_come_from_the_hours_to_train_on():
     task = prepare("change")
     covered = np.unique(task.train.rows)
