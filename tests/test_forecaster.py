@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from manual_bptt.forecasting import tasks, weather
 from manual_bptt.forecasting.baselines import PENALTIES, ridge, same_hour_yesterday
+from manual_bptt.forecasting.baselines import errors as errors_of
 from manual_bptt.forecasting.features import compute_features, learn_inputs
 from manual_bptt.forecasting.model import load_model, predict, save_model, windows_of
 from manual_bptt.forecasting.recipes import CHANGE, RECIPES, orthogonal
@@ -397,6 +398,9 @@ def test_the_parameters_kept_are_those_of_the_smallest_validation_error(new_york
     assert len(errors) == 30
     assert training.best_error == min(errors)
     assert (new_york.model.params.W == training.best.W).all()
+    validation = prepare("change").validation
+    found = errors_of(predict(new_york.model, validation), validation.target)["rmse"]
+    assert found == training.best_error
 
 
 def test_a_trained_model_forecasts_the_same_from_its_file(new_york, tmp_path):
