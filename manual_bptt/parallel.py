@@ -29,13 +29,13 @@ def require_workers(workers: Any) -> None:
     """Refuse what is neither a number of threads nor an executor."""
     if isinstance(workers, Executor):
         return
-    if isinstance(workers, bool) or not isinstance(workers, int):
+    if isinstance(workers, bool) or not isinstance(workers, int | np.integer):
         raise TypeError(
             f"workers is {in_words(workers)}; expected None, a number of threads, or a "
             "concurrent.futures.Executor"
         )
     if workers < 1:
-        raise ValueError(f"workers is {workers}; expected at least 1")
+        raise ValueError(f"workers is {in_words(workers)}; expected at least 1")
 
 
 def in_shards(
@@ -45,7 +45,7 @@ def in_shards(
     B = x.shape[1]
     if isinstance(workers, Executor):
         return _on_executor(params, x, h0, loss, workers, _shards(B, -(-B // SHARD)))
-    return _on_threads(params, x, h0, loss, _shards(B, min(workers, B)))
+    return _on_threads(params, x, h0, loss, _shards(B, min(int(workers), B)))
 
 
 def _shards(B: int, count: int) -> list[slice]:

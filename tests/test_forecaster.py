@@ -390,6 +390,12 @@ def test_errors_by_group_and_by_hour_add_up_to_the_whole(new_york):
         assert np.sqrt(square / count) == pytest.approx(metrics["test"]["rmse"])
     assert [part["hour"] for part in metrics["by_hour"]["hours"]] == list(range(24))
     assert metrics["by_hour"]["clock"] == "Eastern Standard Time"
+    at_nine = metrics["by_hour"]["hours"][9]
+    test = new_york.test
+    chosen = test.time.astype("datetime64[h]").astype(int) % 24 == 14  # in UTC
+    assert at_nine["windows"] == chosen.sum()
+    error = (test.last - test.target)[chosen]
+    assert at_nine["rmse"]["persistence"] == pytest.approx(np.sqrt((error**2).mean()))
 
 
 def test_the_parameters_kept_are_those_of_the_smallest_validation_error(new_york):

@@ -34,6 +34,7 @@ GOOD = {
         "h0": H0,
         "loss": mb.squared_error,
         "weights": np.ones(5),
+        "workers": 1,
         "check_finite": True,
     },
     "init_params": {"n_inputs": 3, "n_hidden": 4, "n_outputs": 2, "rng": 0, "dtype": float},
@@ -169,10 +170,10 @@ FIELDS = ("params.W", "params.U", "params.b", "params.V", "params.c")
 ARRAYS = {*FIELDS, "trace.x", "trace.h", "x", "h0", "y", "target", "weights", "dy", "dh_last"}
 # What an argument can be after all, or what is the fault of another.
 FINE = {
-    "None": {"h0", "dh_last", "weights", "rng", "dtype"},
+    "None": {"h0", "dh_last", "weights", "workers", "rng", "dtype"},
     "a class": {"loss"},
     "a function": {"loss"},
-    "an integer of 400 digits": {"rng"},
+    "an integer of 400 digits": {"rng", "workers"},
     "an entry too many": {"y", "params.U"},
     "beyond the range": {"y", *FIELDS},
     "complex": {"y", *FIELDS},
@@ -221,6 +222,7 @@ SIZES = {
     "True": True,
     "two": np.array([1, 2]),
 }
+OTHERS["workers"] = {name: v for name, v in SIZES.items() if name != "beyond the largest"}
 OTHERS |= dict.fromkeys(("n_inputs", "n_hidden", "n_outputs"), SIZES)
 
 
