@@ -289,12 +289,12 @@ def test_windows_ahead_end_with_the_hour_after_the_last_of_each_group():
 
 
 def test_changes_ahead_are_unknown_across_gaps_groups_and_missing_values():
-    time = START + np.array([0, 1, 2, 4, 0])
-    truth = np.array([1.0, 3.0, np.nan, 7.0, 9.0])
-    table = Table(np.array(list("AAAAB")), time, ("temp",), truth[:, None])
-    known = np.array([1.0, 3.0, 3.0, 7.0, 9.0])
+    time = START + np.array([0, 1, 2, 3, 5, 6])
+    truth = np.array([1.0, 3.0, np.nan, 7.0, 8.0, 9.0])
+    table = Table(np.array(list("AAAAAB")), time, ("temp",), truth[:, None])
+    known = np.array([1.0, 3.0, 3.0, 7.0, 8.0, 9.0])  # 3 stands in for the missing hour
     np.testing.assert_array_equal(
-        changes_ahead(table, known, truth), [2, np.nan, np.nan, np.nan, np.nan]
+        changes_ahead(table, known, truth), [2, np.nan, 4, np.nan, np.nan, np.nan]
     )
 
 
@@ -376,6 +376,8 @@ def test_on_new_york_it_beats_every_baseline_by_far(new_york):
     assert metrics["test"]["rmse"] < 1.27
     assert metrics["test"]["rmse"] < 0.8 * metrics["baselines"]["persistence"]["rmse"]
     assert metrics["test"]["rmse"] < 0.98 * metrics["baselines"]["ridge"]["rmse"]
+    share = metrics["test"]["rmse"] / metrics["baselines"]["persistence"]["rmse"]
+    assert metrics["test"]["skill"] == pytest.approx(1 - share)
     assert all(
         part["rmse"]["rnn"] < part["rmse"]["persistence"] for part in metrics["by_group"].values()
     )
