@@ -23,6 +23,7 @@ from manual_bptt.training import (
     WarmupCosine,
     begin,
     clip_by_global_norm,
+    moments,
     shuffled_batches,
     train,
 )
@@ -164,6 +165,18 @@ def test_workers_train_to_the_same_bits_every_time_and_as_one_would():
     assert_same(one.params, other.params)
     for a, b in zip(one.params, alone.params, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1.0, 1e300])
+def test_moments_neither_overflow_nor_vanish(factor):
+    mean, deviation = moments(factor * np.array([[0.0, 2.0], [1.0, 2.0]]))
+    np.testing.assert_allclose(mean, [factor / 2, 2 * factor], rtol=1e-15)
+    np.testing.assert_allclose(deviation, [factor / 2, 1.0], rtol=1e-15)
+
+
+def test_a_deviation_too_small_for_a_number_counts_as_none():
+    _, deviation = moments(np.array([[0.0], [5e-324]]))
+    assert deviation.tolist() == [1.0]
 
 
 def test_the_starting_parameters_and_the_data_stay_as_they_were():

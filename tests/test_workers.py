@@ -155,6 +155,18 @@ def test_blas_has_as_many_threads_after_as_before_even_if_calls_overlap():
         assert_same_bits(gradients(2), expected)
 
 
+def test_blas_keeps_to_one_thread_while_threads_of_ours_compute():
+    seen = []
+
+    def loss(y, target):
+        seen.extend(blas_threads())
+        return mb.squared_error(y, target)
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        gradients(2, loss=loss)
+    assert set(seen) == {1}
+
+
 def pid_after_meeting(folder):
     """Return this process's number once another process has come to the same folder."""
     (folder / str(os.getpid())).touch()
