@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from concurrent.futures import Executor
 from itertools import islice
 
 import numpy as np
@@ -158,6 +159,15 @@ def test_the_same_seed_trains_the_same_and_another_does_not():
     assert_same(one.params, same.params)
     assert one.steps == same.steps
     assert all(a != b for a, b in zip(one.losses, other.losses, strict=True))
+
+
+def test_the_workers_given_compute_the_gradients():
+    class Gone(Executor):
+        def map(self, *_, **__):
+            raise RuntimeError("the cluster is gone")
+
+    with pytest.raises(RuntimeError, match="the cluster is gone"):
+        run(*problem(), workers=Gone())
 
 
 def test_workers_train_to_the_same_bits_every_time_and_as_one_would():

@@ -90,6 +90,21 @@ def test_the_result_does_not_depend_on_how_many_workers_an_executor_has_or_their
     assert_same_bits(gradients(2), gradients(2))
 
 
+def test_a_task_for_an_executor_has_no_more_sequences_than_a_shard():
+    sizes = []
+
+    class Counting(Backwards):
+        def map(self, function, x, *others, **_):
+            sizes.append([part.shape[1] for part in x])
+            return super().map(function, x, *others)
+
+    gradients(Counting(), B=2 * SHARD + 5)
+    outputs, slopes = sizes
+    assert outputs == slopes
+    assert (sum(outputs), len(outputs)) == (2 * SHARD + 5, 3)
+    assert max(outputs) <= SHARD
+
+
 def test_processes_of_their_own_give_the_same_bits():
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         assert_same_bits(gradients(executor), gradients(Backwards()))

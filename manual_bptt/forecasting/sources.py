@@ -18,7 +18,7 @@ from manual_bptt.forecasting.table import DataError, Table, read_header, read_ta
 class Layout(NamedTuple):
     """What the columns of a file hold.
 
-    ``kind`` is a key of ``KINDS``. ``time`` names one column of ISO 8601, or those of year, month,
+    ``kind`` is one of ``KINDS``. ``time`` names one column of ISO 8601, or those of year, month,
     day and hour; ``timezone`` is that of times without an offset, UTC if None. ``target`` is the
     column to forecast, ``unit`` its unit ("" if not known), ``columns`` those to forecast it
     from, ``group`` the one that tells stations, households or the like apart. ``offset`` is by how
@@ -63,7 +63,7 @@ BEIJING = Layout(
     unit="degC",
 )
 WIND = MappingProxyType({"cbwd": ("NW", "NE", "SE", "cv")})
-KINDS = MappingProxyType({"new_york": NEW_YORK, "beijing": BEIJING, "columns": None})
+KINDS = (NEW_YORK.kind, BEIJING.kind, "columns")
 
 
 _KINDS_OF_FIELDS = {
