@@ -18,13 +18,12 @@ batches, where the parameter gradients are summed over the sequences as well. Ar
 sequence per row, so that ``W' da`` for the whole batch is ``da @ W``.
 """
 
-from collections.abc import Iterable
-from itertools import repeat
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from manual_bptt.forward import Trace, rows
+from manual_bptt.forward import Trace, blocks, rows
 from manual_bptt.params import Array, Gradients, Params
 from manual_bptt.validation import (
     as_array,
@@ -36,6 +35,9 @@ from manual_bptt.validation import (
     require_finite,
     require_shape,
 )
+from manual_bptt.workspace import workspace
+
+DaOfBlock = Callable[[Params, Array, Array, Array, Array], None]
 
 
 def backward(
@@ -80,7 +82,10 @@ def backward(
     >>> bool(np.allclose(grads.c, dy.sum(axis=0)))  # Eq. 6
     True
     """
-    return run_backward(*_checked(params, trace, dy, dh_last, check_finite))
+    params, x, h, dy, dh_last = _checked(params, trace, dy, dh_last, check_finite)
+    sums, dx, dh0 = no_gradients(params), np.empty_like(x), dh_last.copy()
+    run_backward(params, x, h, dy, sums, dx, dh0)
+    return Gradients(*sums, dx, dh0)
 
 
 def hidden_gradients(
@@ -102,51 +107,79 @@ def hidden_gradients(
     >>> bool(np.allclose(dh[5], params.V.T @ dy[-1]))  # Eq. 4
     True
     """
-    params, trace, dy, dh_last = _checked(params, trace, dy, dh_last, check_finite)
-    dh = np.empty_like(trace.h)
-    _, dh[0] = _recursion(params, trace.h, dy, dh_last, dh=dh[:0:-1])
+    params, _, h, dy, dh_last = _checked(params, trace, dy, dh_last, check_finite)
+    dh = np.empty_like(h)
+    dh[0] = dh_last  # dh[0] is what is carried back
+    for block in reversed(blocks(dy)):
+        da = np.empty_like(h[1:][block])
+        da_of_block(params, h[block.start : block.stop + 1], dy[block], da, dh[0], dh[1:][block])
     return dh
 
 
-def run_backward(params: Params, trace: Trace, dy: Array, dh_last: Array) -> Gradients:
-    """Eqs. 4-10 on arguments that are known to be good."""
-    x, h = trace.x, trace.h
-    da, dh0 = _recursion(params, h, dy, dh_last, dh=repeat(np.empty_like(dh_last)))
-    over_time = np.ones(len(rows(da)), da.dtype)  # and the batch; rounds less than .sum(axis=0)
-    return Gradients(
-        W=rows(da).T @ rows(h[:-1]),  # Eq. 9
-        U=rows(da).T @ rows(x),  # Eq. 10
-        b=over_time @ rows(da),  # Eq. 7
-        V=rows(dy).T @ rows(h[1:]),  # Eq. 8
-        c=over_time @ rows(dy),  # Eq. 6
-        x=(rows(da) @ params.U).reshape(x.shape),
-        h0=dh0,
-    )
+def no_gradients(params: Params) -> Params:
+    """Return the zeros to which ``run_backward`` adds."""
+    return Params(*(np.zeros(array.shape, array.dtype) for array in params))
 
 
-def _recursion(
-    params: Params, h: Array, dy: Array, dh_last: Array, dh: Iterable[Array]
-) -> tuple[Array, Array]:
-    """Return (da, dh[0]): the gradient in a[1..T], and in the initial state.
+def da_of_block(
+    params: Params, h: Array, dy: Array, da: Array, carried: Array, dh: Array | None = None
+) -> None:
+    """Write the gradients in the pre-activations to da, and those in h[1:] to dh (Eqs. 4-5).
 
-    dh[T], ..., dh[1] are written to the arrays that the iterable dh yields, in this order.
+    ``carried`` is the gradient that the last state receives from later steps, and becomes that in
+    h[0].
     """
-    W, V = params.W, params.V
-    da = np.empty(h[1:].shape, h.dtype)
-    np.matmul(rows(dy), V, out=rows(da))  # da[t] holds V' dy[t] for now
+    W, _, _, V, _ = params
+    dh = da if dh is None else dh
+    product = np.matmul if len(V) > 1 else np.dot  # matmul is slow where it has nothing to sum
+    product(rows(dy), V, out=rows(da))  # da[t] holds V' dy[t] for now
     slope = h[1:] * h[1:]
     np.subtract(1, slope, out=slope)  # 1 - h[t]^2
-    carried = dh_last.copy()
-    for dh_now, da_now, slope_now in zip(dh, da[::-1], slope[::-1]):  # noqa: B905 (dh may repeat)
+    for da_now, dh_now, slope_now in zip(da[::-1], dh[::-1], slope[::-1], strict=True):
         np.add(da_now, carried, dh_now)  # Eq. 4 at T, then Eq. 5
         np.multiply(dh_now, slope_now, da_now)  # da[t]
         da_now.dot(W, carried)  # W' da[t], what h[t-1] receives
-    return da, carried
+
+
+def run_backward(
+    params: Params,
+    x: Array,
+    h: Array,
+    dy: Array,
+    sums: Params,
+    dx: Array,
+    carried: Array,
+    da_of: DaOfBlock = da_of_block,
+) -> None:
+    """Eqs. 4-10 on arguments that are known to be good, from the last block to the first.
+
+    The gradients in the parameters are added to sums, those in x written to dx. ``carried`` is the
+    gradient that h[T] receives from beyond, and becomes that in h[0]. ``da_of`` computes what
+    ``da_of_block`` does.
+    """
+    dW, dU, db, dV, dc = sums
+    in_time = blocks(x)
+    longest = h[1:][in_time[0]]
+    over_time = np.ones(len(rows(longest)), h.dtype)  # rounds less than .sum(axis=0)
+    with workspace("da", longest.size, h.dtype) as memory:
+        for block in reversed(in_time):
+            h_of_block = h[block.start : block.stop + 1]
+            h_before, h_now, ys = rows(h_of_block[:-1]), rows(h_of_block[1:]), rows(dy[block])
+            da_block = memory[: h_now.size].reshape(h_of_block[1:].shape)
+            da_of(params, h_of_block, dy[block], da_block, carried)  # Eqs. 4-5
+            da, ones = rows(da_block), over_time[: len(h_now)]
+            dW += da.T @ h_before  # Eq. 9
+            dU += da.T @ rows(x[block])  # Eq. 10
+            db += ones @ da  # Eq. 7
+            dV += ys.T @ h_now  # Eq. 8
+            dc += ones @ ys  # Eq. 6
+            dx[block] = (da @ params.U).reshape(dx[block].shape)
 
 
 def _checked(
     params: Any, trace: Any, dy: Any, dh_last: Any, check_finite: bool
-) -> tuple[Params, Trace, Array, Array]:
+) -> tuple[Params, Array, Array, Array, Array]:
+    """Return (params, x, h, dy, dh_last), all of them good."""
     params = as_params(params, check_finite=check_finite)
     trace = Trace(**attributes("trace", trace, Trace._fields, "what forward returned"))
     x = as_inputs(params, trace.x, check_finite=check_finite, name="trace.x")
@@ -158,4 +191,4 @@ def _checked(
         require_finite("trace.h", h)
     dy = as_outputs("dy", dy, params, x, check_finite=check_finite)
     dh_last = as_state("dh_last", dh_last, params, tuple(batch), check_finite=check_finite)
-    return params, Trace(x, h, trace.y), dy, dh_last
+    return params, x, h, dy, dh_last

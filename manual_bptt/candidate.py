@@ -5,16 +5,19 @@ from typing import Any
 
 from manual_bptt.backward import backward, hidden_gradients
 from manual_bptt.forward import forward
-from manual_bptt.gradients import Loss
+from manual_bptt.gradients import Loss, loss_and_gradients
 from manual_bptt.losses import squared_error
 from manual_bptt.params import Array
 
 
-def candidate(loss: Loss = squared_error) -> Callable[[Any, Any, Any, Any], dict[str, Array]]:
+def candidate(
+    loss: Loss = squared_error, **options: Any
+) -> Callable[[Any, Any, Any, Any], dict[str, Array]]:
     """Return a function ``(params, x, h0, target)`` that returns every gradient of the loss.
 
     Its result holds the arrays ``W U b V c x h0``, as ``backward`` has them, and ``h``, the
     gradient in every state, as ``hidden_gradients`` has it; and ``states``, those of the trace.
+    With options of ``loss_and_gradients`` it holds what that returns, computed in that way.
 
     Examples
     --------
@@ -33,4 +36,8 @@ def candidate(loss: Loss = squared_error) -> Callable[[Any, Any, Any, Any], dict
         dh = hidden_gradients(params, trace, dy)
         return {**grads._asdict(), "h": dh, "states": trace.h}
 
-    return gradients_of
+    def gradients_in_another_way(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
+        _, grads = loss_and_gradients(params, x, target, h0=h0, loss=loss, **options)
+        return grads._asdict()
+
+    return gradients_in_another_way if options else gradients_of

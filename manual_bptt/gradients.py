@@ -2,14 +2,11 @@
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from manual_bptt.backward import run_backward
-from manual_bptt.forward import run_forward
+from manual_bptt.checkpointing import Kernel, Plan, require_checkpoints
 from manual_bptt.losses import last_step_squared_error, squared_error
-from manual_bptt.parallel import Workers, in_shards, require_workers
+from manual_bptt.parallel import Workers, compute, require_workers
 from manual_bptt.params import Array, Gradients, Params, in_words
 from manual_bptt.validation import as_inputs, as_outputs, as_params, as_state
 
@@ -25,6 +22,8 @@ def loss_and_gradients(
     loss: Loss = squared_error,
     weights: Any = None,
     workers: Workers = None,
+    checkpoint_every: int | Literal["sqrt"] | None = None,
+    kernel: Literal["numpy", "numba"] = "numpy",
     check_finite: bool = True,
 ) -> tuple[Any, Gradients]:
     """Return the loss of the network on (x, target) and its gradients.
@@ -50,6 +49,15 @@ def loss_and_gradients(
         others. The result does not depend on which worker is ready first, and with an executor
         not on how many there are; what a worker raises is raised here. The loss is computed in
         this thread, of all outputs. A single sequence is not shared out.
+    checkpoint_every : int or "sqrt", optional
+        Keep the state every so many steps, or every sqrt(T), and compute the others once more: with
+        "sqrt", memory for about 2 sqrt(T) states instead of T, for up to half as much time again.
+        The result has the same bits. The number is rounded up to whole blocks, of 256 steps or,
+        with more than 4 sequences, 1,024 rows.
+    kernel : str
+        What runs the two loops over time: "numpy", or "numba", compiled at the first call, for
+        float32 and float64. It is several times as fast where a step is too small for NumPy, which
+        is so for single sequences and up to some hundred units, and slower elsewhere.
     check_finite : bool
         Whether to look for NaN and infinity in the arguments, those of this package's losses too.
 
@@ -59,9 +67,12 @@ def loss_and_gradients(
         If an argument is of the wrong kind, the loss takes no weights, or it returns no pair.
     ValueError
         If shapes disagree or a value is not finite.
+    ModuleNotFoundError
+        If the kernel is "numba" and numba is not installed.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from manual_bptt import init_params
     >>> params = init_params(3, 4, 2, rng=0)
     >>> loss, grads = loss_and_gradients(params, np.ones((5, 3)), np.zeros((5, 2)))
@@ -76,6 +87,9 @@ def loss_and_gradients(
     x = as_inputs(params, x, check_finite=check_finite)
     h0 = as_state("h0", h0, params, x.shape[1:-1], check_finite=check_finite)
     options = _options(loss, weights, check_finite)
+    require_workers(workers)
+    require_checkpoints(checkpoint_every)
+    plan = Plan(checkpoint_every, _kernel(kernel, params))
 
     def loss_of(y: Array) -> tuple[Any, Array]:
         result = loss(y, target, **options)
@@ -84,13 +98,27 @@ def loss_and_gradients(
         value, dy = result
         return value, as_outputs("dy, from the loss,", dy, params, x, check_finite=check_finite)
 
-    if workers is not None:
-        require_workers(workers)
-        if x.ndim == 3:
-            return in_shards(params, x, h0, loss_of, workers)
-    trace = run_forward(params, x, h0)
-    value, dy = loss_of(trace.y)
-    return value, run_backward(params, trace, dy, np.zeros_like(h0))
+    return compute(params, x, h0, loss_of, workers, plan)
+
+
+def _kernel(kernel: Any, params: Params) -> Kernel:
+    """Return what goes through time."""
+    if not isinstance(kernel, str):
+        raise TypeError(f'kernel is {in_words(kernel)}; expected "numpy" or "numba"')
+    if kernel not in ("numpy", "numba"):
+        raise ValueError(f'kernel is {in_words(kernel)}; expected "numpy" or "numba"')
+    if kernel == "numpy":
+        return Kernel()
+    if params.W.dtype.char not in "fd":
+        raise TypeError(f'kernel "numba" takes float32 and float64; the rest is {params.W.dtype}')
+    try:
+        from manual_bptt.compiled import KERNEL
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"kernel \"numba\" needs {error.name}: pip install 'manual-bptt[compiled]'",
+            name=error.name,
+        ) from None
+    return KERNEL
 
 
 def _options(loss: Loss, weights: Any, check_finite: bool) -> dict[str, Any]:

@@ -114,7 +114,10 @@ def last_step_squared_error(y: Any, target: Any, *, check_finite: bool = True) -
 
 
 def _sum_of_squares(error: Array) -> tuple[Any, Array]:
-    return (error * error).sum(), 2 * error
+    """Return the sum of error^2, and 2 error in the place of error."""
+    value = (error * error).sum()
+    error *= 2
+    return value, error
 
 
 def _outputs(y: Any, check_finite: bool) -> Array:

@@ -1,4 +1,4 @@
-"""The gradients of a batch in shards, on threads or on the workers of any executor.
+"""The loss and the gradients of a batch: in this thread, in shards on threads, or on an executor.
 
 Each sequence of a batch goes through Eqs. 1-2 and 4-10 by itself. Only the loss may look at all of
 them at once, and the gradients in the parameters are sums over all. So the shards' outputs are
@@ -6,28 +6,29 @@ computed side by side, then one loss of all outputs, then the shards' gradients 
 are added in the order of the shards, whoever was ready first.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from manual_bptt.backward import run_backward
-from manual_bptt.forward import Trace, run_forward
+from manual_bptt.checkpointing import Plan, backward_pass, forward_pass
 from manual_bptt.params import Array, Gradients, Params, in_words
+from manual_bptt.workspace import workspace
 
 Workers = int | Executor | None
 LossOfOutputs = Callable[[Array], tuple[Any, Array]]
+Result = TypeVar("Result")
 SHARD = 64  # sequences in a task for an executor: the same on any number of workers
 
 
 def require_workers(workers: Any) -> None:
-    """Refuse what is neither a number of threads nor an executor."""
-    if isinstance(workers, Executor):
+    """Refuse what is neither None, nor a number of threads, nor an executor."""
+    if workers is None or isinstance(workers, Executor):
         return
     if isinstance(workers, bool) or not isinstance(workers, int | np.integer):
         raise TypeError(
@@ -38,14 +39,51 @@ def require_workers(workers: Any) -> None:
         raise ValueError(f"workers is {in_words(workers)}; expected at least 1")
 
 
-def in_shards(
-    params: Params, x: Array, h0: Array, loss: LossOfOutputs, workers: int | Executor
+def compute(
+    params: Params, x: Array, h0: Array, loss: LossOfOutputs, workers: Workers, plan: Plan
 ) -> tuple[Any, Gradients]:
-    """Return the loss and the gradients of a batch, computed by workers; arguments are good."""
-    B = x.shape[1]
+    """Return the loss and the gradients; arguments are good. One sequence stays in this thread."""
+    if workers is None or x.ndim == 2:
+        return _here(params, x, h0, loss, plan)
     if isinstance(workers, Executor):
-        return _on_executor(params, x, h0, loss, workers, _shards(B, -(-B // SHARD)))
-    return _on_threads(params, x, h0, loss, _shards(B, min(int(workers), B)))
+        return _on_executor(params, x, h0, loss, workers, plan)
+    with _one_blas_thread():
+        return _on_threads(params, x, h0, loss, min(int(workers), len(h0)), plan)
+
+
+def _here(
+    params: Params, x: Array, h0: Array, loss: LossOfOutputs, plan: Plan
+) -> tuple[Any, Gradients]:
+    y, dx, dh0 = _results(params, x, h0)
+    with workspace("states", plan.size(params, x), x.dtype) as states:
+        before = forward_pass(params, plan, x, h0, y, states)
+        value, dy = loss(y)
+        sums = backward_pass(params, plan, x, before, states, dy, dx, dh0)
+    return value, Gradients(*sums, dx, dh0)
+
+
+def _on_threads(
+    params: Params, x: Array, h0: Array, loss: LossOfOutputs, count: int, plan: Plan
+) -> tuple[Any, Gradients]:
+    """NumPy lets go of the interpreter while it computes, so that threads run side by side."""
+    y, dx, dh0 = _results(params, x, h0)
+    shards = _shards(len(h0), count)
+    xs, ys, dxs = ([array[:, shard] for shard in shards] for array in (x, y, dx))
+    h0s, dh0s = ([array[shard] for shard in shards] for array in (h0, dh0))
+    ends = [*accumulate(plan.size(params, part) for part in xs)]
+    with workspace("states", ends[-1], x.dtype) as memory:
+        states = [memory[slice(*bounds)] for bounds in pairwise([0, *ends])]
+        before = _side_by_side(partial(forward_pass, params, plan), xs, h0s, ys, states)
+        value, dy = loss(y)
+        dys = [dy[:, shard] for shard in shards]
+        backward = partial(backward_pass, params, plan)
+        sums = _side_by_side(backward, xs, before, states, dys, dxs, dh0s)
+    return value, Gradients(*_total(sums), dx, dh0)
+
+
+def _results(params: Params, x: Array, h0: Array) -> tuple[Array, Array, Array]:
+    """Return memory for y and dx, and as dh0 the gradient that h[T] receives from beyond, zero."""
+    return np.empty((*x.shape[:-1], len(params.c)), x.dtype), np.empty_like(x), np.zeros_like(h0)
 
 
 def _shards(B: int, count: int) -> list[slice]:
@@ -54,54 +92,55 @@ def _shards(B: int, count: int) -> list[slice]:
     return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _on_threads(
-    params: Params, x: Array, h0: Array, loss: LossOfOutputs, shards: list[slice]
-) -> tuple[Any, Gradients]:
-    """NumPy lets go of the interpreter while it computes, so that threads run side by side."""
-    threads = _threads(len(shards))
-
-    def forward(shard: slice) -> Trace:
-        return run_forward(params, x[:, shard], h0[shard])
-
-    def backward(shard: slice, trace: Trace) -> Gradients:
-        return run_backward(params, trace, dy[:, shard], np.zeros_like(h0[shard]))
-
-    with _one_blas_thread():
-        traces = [*threads.map(forward, shards)]
-        value, dy = loss(np.concatenate([trace.y for trace in traces], axis=1))
-        return value, _sum(threads.map(backward, shards, traces))
-
-
 def _on_executor(
     params: Params,
     x: Array,
     h0: Array,
     loss: LossOfOutputs,
     executor: Executor,
-    shards: list[slice],
+    plan: Plan,
 ) -> tuple[Any, Gradients]:
     """Workers may be far away: they compute the states once more rather than send them."""
-    inputs = [np.ascontiguousarray(x[:, shard]) for shard in shards]
-    states = [h0[shard] for shard in shards]
-    outputs = executor.map(partial(_outputs, params), inputs, states)
+    shards = _shards(len(h0), -(-len(h0) // SHARD))
+    xs = [np.ascontiguousarray(x[:, shard]) for shard in shards]
+    h0s = [h0[shard] for shard in shards]
+    outputs = executor.map(partial(_outputs, params, plan), xs, h0s)
     value, dy = loss(np.concatenate([*outputs], axis=1))
-    slopes = [np.ascontiguousarray(dy[:, shard]) for shard in shards]
-    return value, _sum(executor.map(partial(_gradients, params), inputs, states, slopes))
+    dys = [np.ascontiguousarray(dy[:, shard]) for shard in shards]
+    parts = [*executor.map(partial(_gradients, params, plan), xs, h0s, dys)]
+    *of_params, dx, dh0 = zip(*parts, strict=True)
+    total = _total(zip(*of_params, strict=True))
+    return value, Gradients(*total, np.concatenate(dx, axis=1), np.concatenate(dh0))
 
 
-def _outputs(params: Params, x: Array, h0: Array) -> Array:
-    return run_forward(params, x, h0).y
+def _outputs(params: Params, plan: Plan, x: Array, h0: Array) -> Array:
+    """A task: the outputs of some sequences."""
+    y = np.empty((*x.shape[:-1], len(params.c)), x.dtype)
+    with workspace("states", plan.size(params, x), x.dtype) as states:
+        forward_pass(params, plan, x, h0, y, states)
+    return y
 
 
-def _gradients(params: Params, x: Array, h0: Array, dy: Array) -> Gradients:
-    return run_backward(params, run_forward(params, x, h0), dy, np.zeros_like(h0))
+def _gradients(params: Params, plan: Plan, x: Array, h0: Array, dy: Array) -> Gradients:
+    """A task: the gradients of some sequences, from those in their outputs."""
+    _, grads = _here(params, x, h0, lambda _: (None, dy), plan)
+    return grads
 
 
-def _sum(parts: Iterator[Gradients]) -> Gradients:
-    """Add up the gradients in the parameters; put those in the sequences beside each other."""
-    *of_params, x, h0 = zip(*parts, strict=True)
-    W, U, b, V, c = (sum(rest, first) for first, *rest in of_params)
-    return Gradients(W, U, b, V, c, np.concatenate(x, axis=1), np.concatenate(h0))
+def _total(parts: Iterable[Params]) -> Params:
+    """Add up the gradients in the parameters, in the order of the parts."""
+    return Params(*(sum(rest, first) for first, *rest in zip(*parts, strict=True)))
+
+
+def _side_by_side(function: Callable[..., Result], *arguments: Sequence[Any]) -> list[Result]:
+    """Return what the function makes of the first arguments, in this thread, and of the others."""
+    (first, *others) = zip(*arguments, strict=True)
+    running = [_threads(len(others)).submit(function, *other) for other in others]
+    try:
+        here = function(*first)
+    finally:
+        wait(running)  # they use memory that is this call's
+    return [here, *(task.result() for task in running)]
 
 
 @cache

@@ -35,6 +35,8 @@ GOOD = {
         "loss": mb.squared_error,
         "weights": np.ones(5),
         "workers": 1,
+        "checkpoint_every": 2,
+        "kernel": "numpy",
         "check_finite": True,
     },
     "init_params": {"n_inputs": 3, "n_hidden": 4, "n_outputs": 2, "rng": 0, "dtype": float},
@@ -170,10 +172,10 @@ FIELDS = ("params.W", "params.U", "params.b", "params.V", "params.c")
 ARRAYS = {*FIELDS, "trace.x", "trace.h", "x", "h0", "y", "target", "weights", "dy", "dh_last"}
 # What an argument can be after all, or what is the fault of another.
 FINE = {
-    "None": {"h0", "dh_last", "weights", "workers", "rng", "dtype"},
+    "None": {"h0", "dh_last", "weights", "workers", "checkpoint_every", "rng", "dtype"},
     "a class": {"loss"},
     "a function": {"loss"},
-    "an integer of 400 digits": {"rng", "workers"},
+    "an integer of 400 digits": {"rng", "workers", "checkpoint_every"},
     "an entry too many": {"y", "params.U"},
     "beyond the range": {"y", *FIELDS},
     "complex": {"y", *FIELDS},
@@ -194,6 +196,8 @@ OTHERS = {
         "flags": mb.Params(*(p > 0 for p in PARAMS)),
         "gradients of another network": mb.init_params(4, 3, 2, rng=0)._replace(W=PARAMS.W),
     },
+    "checkpoint_every": {"none": 0, "half": 0.5, "flag": True, "a root": "cbrt", "array": X},
+    "kernel": {"another": "cuda", "capitals": "NumPy", "bytes": b"numpy", "the module": np},
     "trace": {"a tuple": tuple(TRACE), "a field": SimpleNamespace(x=X)},
     "loss": {
         "its name": "squared_error",

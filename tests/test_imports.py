@@ -15,9 +15,12 @@ CORE = {
     "validation": {"params"},
     "forward": {"params", "validation"},
     "losses": {"params", "validation"},
-    "backward": {"params", "validation", "forward"},
-    "parallel": {"params", "forward", "backward"},
-    "gradients": {"params", "validation", "forward", "losses", "backward", "parallel"},
+    "workspace": {"params"},
+    "backward": {"params", "validation", "forward", "workspace"},
+    "checkpointing": {"params", "forward", "backward"},
+    "parallel": {"params", "workspace", "checkpointing"},
+    "gradients": {"params", "validation", "losses", "checkpointing", "parallel", "compiled"},
+    "compiled": {"params", "validation", "forward", "checkpointing"},
     "equations": {"params", "validation"},
     "candidate": {"params", "forward", "losses", "backward", "gradients"},
     "interop": {"params", "validation"},
@@ -29,17 +32,17 @@ LAYERS = CORE | {
     "forecasting": {*CORE, "training"},
     "page": {"equations"},
     "cli": {*CORE, "training", "forecasting", "page"},
-    "__init__": {*CORE} - {"candidate", "equations", "interop", "archive", "parallel"},
+    "__init__": {*CORE} - {"candidate", "equations", "interop", "archive", "parallel", "compiled"},
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {
-    "cli": {"reference", "rich", "matplotlib", "threadpoolctl"},
+    "cli": {"reference", "rich", "matplotlib", "threadpoolctl", "jax", "torch", "distributed"},
     "forecasting": {"matplotlib"},
     "parallel": {"threadpoolctl"},
     "page": {"latex2mathml"},
     "interop": {"safetensors"},
 }
-NEEDED = {"estimator": {"sklearn"}}  # nothing else imports it
+NEEDED = {"estimator": {"sklearn"}, "compiled": {"numba"}}  # imported when asked for
 BESIDE_JAX = {"strategies": {"hypothesis"}, "enclosures": {"mpmath"}}
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import manual_bptt as mb
-from manual_bptt.cli import check, predict, train, vectors, verify
+from manual_bptt.cli import bench, check, predict, train, vectors, verify
 from manual_bptt.cli.shared import StoppedError, UsageError, plain
 
 
@@ -85,6 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="manual-bptt", description=__doc__.partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"%(prog)s {mb.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (verify, check, vectors, train, predict):
+    for command in (verify, check, vectors, train, predict, bench):
         command.add_to(commands)
     return parser

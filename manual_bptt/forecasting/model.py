@@ -24,7 +24,7 @@ from manual_bptt.forecasting.windows import (
     cut_windows,
     fill_forward,
 )
-from manual_bptt.forward import run_forward
+from manual_bptt.forward import forward
 from manual_bptt.params import Params
 from manual_bptt.validation import as_params, require_finite, require_shape
 
@@ -97,8 +97,7 @@ def predict(model: Model, windows: Windows) -> Array:
 def _predict(model: Model, windows: Windows) -> Array:
     x_mean, x_scale, mean, scale = model.standardizer
     x = ((windows.x - x_mean) / x_scale).astype(model.params.W.dtype)
-    h0 = np.zeros((x.shape[1], len(model.params.W)), x.dtype)
-    y = run_forward(model.params, x, h0).y[-1].astype(float)
+    y = forward(model.params, x, check_finite=False).y[-1].astype(float)
     return np.asarray(y * scale + mean + (windows.last if model.of_change else 0))
 
 

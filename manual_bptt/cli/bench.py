@@ -1,0 +1,400 @@
+"""``manual-bptt bench``: the time and the memory of the gradients, beside JAX and torch.
+
+Times are medians of turns, one after the other in one process; what counts are ratios.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+import manual_bptt as mb
+from manual_bptt.cli import contestants
+from manual_bptt.cli.contestants import Shape, Work, work
+from manual_bptt.cli.shared import (
+    bar,
+    positive,
+    print_table,
+    require,
+    require_writable,
+    versions,
+    write_json,
+)
+from manual_bptt.cli.timing import import_time, medians, once, product_rate, slope
+
+DTYPES = ("float64", "float32")
+SHAPES = (
+    Shape(1, 24, 6, 10, 1),
+    Shape(32, 24, 6, 10, 1),
+    Shape(32, 24, 6, 64, 1),
+    Shape(1, 100, 8, 32, 4),
+    Shape(16, 100, 8, 32, 4),
+    Shape(64, 100, 32, 128, 16),
+    Shape(32, 1000, 32, 128, 16),
+    Shape(128, 100, 64, 256, 32),
+    Shape(256, 50, 128, 512, 64),
+    Shape(1, 1000, 64, 256, 16),
+    Shape(1, 10000, 4, 16, 2),
+)
+QUICK = (SHAPES[1], SHAPES[3], SHAPES[5])
+LARGE = Shape(128, 100, 64, 256, 32)
+MIDDLE = Shape(32, 100, 16, 64, 8)
+GROWTH = {
+    "T": (25, 100, 400, 1600),
+    "B": (2, 8, 32, 128, 512),
+    "H": (16, 64, 256, 1024),
+}
+CHECKPOINTED = (Shape(32, 1000, 32, 128, 16), Shape(1, 10000, 4, 16, 2))
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser."""
+    bench = commands.add_parser("bench", help="measure speed and memory beside JAX and torch")
+    bench.add_argument("--quick", action="store_true", help="a few shapes, in under a minute")
+    bench.add_argument("--json", metavar="PATH", help="write all figures as JSON; - is stdout")
+    bench.add_argument("--plot", metavar="PATH", help="write how the time grows, as a picture")
+    bench.add_argument(
+        "--workers", type=positive, default=cores(), metavar="N", help="threads (%(default)s)"
+    )
+    bench.set_defaults(run=_bench)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    require("verify", "jax", "rich")
+    require("forecast", "matplotlib", "threadpoolctl")
+    require_writable(arguments.json)
+    require_writable(arguments.plot)
+    quiet = arguments.json == "-"
+    began = time.perf_counter()
+    result: dict[str, Any] = {
+        "machine": {"processor": _processor(), "cores": cores(), "workers": arguments.workers},
+        "versions": versions("numpy", "jax", *filter(find_spec, ("numba", "torch"))),
+    }
+    sections = (_speed, _growth, _memory, _long, _checkpoints, _cluster, _rest)
+    with bar() as shown:
+        task = shown.add_task("bench", total=None)
+        for section in sections:
+            shown.update(task, description=section.__name__.strip("_"))
+            for name, value in section(arguments):
+                result[name] = value
+                if not quiet:
+                    PRINTED[name](value)
+    result["seconds"] = time.perf_counter() - began
+    write_json(arguments.json, result)
+    if arguments.plot is not None:
+        _plot(result["growth"], arguments.plot)
+    if not quiet:
+        print(f"measured in {result['seconds']:.0f} s")
+    return 0
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+# Speed -------------------------------------------------------------------------------------------
+
+
+def _speed(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    shapes, rounds = (QUICK, 2) if arguments.quick else (SHAPES, 5)
+    rates = {dtype: product_rate(dtype) for dtype in DTYPES}
+    yield "product_rate", rates
+    for dtype in DTYPES:
+        rows = [
+            _compared(shape, dtype, arguments.workers, rounds) | {"dtype": dtype}
+            for shape in shapes
+        ]
+        for row in rows:
+            row["of_product_rate"] = row["products"] / row["seconds"] / rates[dtype]
+        yield f"speed {dtype}", rows
+
+
+def _compared(shape: Shape, dtype: str, workers: int, rounds: int) -> dict[str, Any]:
+    """Return the times of all contestants for one shape."""
+    todo = work(shape, dtype)
+    calls = {"numpy": contestants.by_hand(todo)}
+    if shape.B > 1 and workers > 1:
+        calls["threads"] = contestants.by_hand(todo, workers=workers)
+    if find_spec("numba") and (shape.B == 1 or shape.H <= 64):  # elsewhere it is not meant to win
+        calls["numba"] = contestants.by_hand(todo, kernel="numba")
+    calls["jax"] = contestants.by_jax(todo)
+    if find_spec("torch"):
+        calls["torch"] = contestants.by_torch(todo)
+    seconds = dict(zip(calls, medians(list(calls.values()), rounds, 0.1), strict=True))
+    own = {name: s for name, s in seconds.items() if name not in ("jax", "torch")}
+    fastest = min(own, key=lambda name: own[name])
+    return {
+        "shape": shape._asdict(),
+        "times": seconds,
+        "fastest": fastest,
+        "seconds": own[fastest],
+        "products": shape.products,
+        "ratios": {peer: seconds[peer] / own[fastest] for peer in seconds if peer not in own},
+        "numpy_ratio": seconds["jax"] / own["numpy"],
+    }
+
+
+def _print_rate(rates: dict[str, float]) -> None:
+    shown = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {dtype}" for dtype, rate in rates.items())
+    print(f"large matrix products, on all cores: {shown}\n")
+
+
+def _print_speed(rows: list[dict[str, Any]]) -> None:
+    header = ("B, T, D, H, O", "us/step", "by", "JAX", "torch", "NumPy alone, JAX", "of products")
+    cells = [
+        (
+            ", ".join(map(str, row["shape"].values())),
+            f"{row['seconds'] / row['shape']['T'] * 1e6:.2f}",
+            row["fastest"],
+            f"{row['ratios']['jax']:.2f}",
+            f"{row['ratios']['torch']:.2f}" if "torch" in row["ratios"] else "-",
+            f"{row['numpy_ratio']:.2f}",
+            f"{row['of_product_rate']:.0%}",
+        )
+        for row in rows
+    ]
+    means = [f"JAX {_mean([row['ratios']['jax'] for row in rows]):.2f}"]
+    if "torch" in rows[0]["ratios"]:
+        means.append(f"torch {_mean([row['ratios']['torch'] for row in rows]):.2f}")
+    means.append(f"JAX {_mean([row['numpy_ratio'] for row in rows]):.2f} by NumPy alone")
+    print_table(
+        f"loss and gradients, {rows[0]['dtype']}: the peer's time divided by ours",
+        header,
+        cells,
+        f"geometric means: {', '.join(means)}\n",
+    )
+
+
+def _mean(ratios: list[float]) -> float:
+    return statistics.geometric_mean(ratios)
+
+
+# Growth ------------------------------------------------------------------------------------------
+
+
+def _growth(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    growth: dict[str, Any] = {}
+    for axis, sizes in GROWTH.items():
+        shapes = [MIDDLE._replace(**{axis: size}) for size in sizes]
+        calls = [_best_of_ours(work(shape, "float64"), arguments.workers) for shape in shapes]
+        times = {"ours": [min(medians(own, 2, 0.02)) for own in calls]}
+        if not arguments.quick:
+            theirs = [contestants.by_jax(work(shape, "float64")) for shape in shapes]
+            times["jax"] = [medians([call], 2, 0.02)[0] for call in theirs]
+        slopes = {name: slope(sizes, own) for name, own in times.items()}
+        growth[axis] = {"sizes": sizes, "seconds": times, "slopes": slopes}
+    yield "growth", {"shape": MIDDLE._asdict(), "axes": growth}
+
+
+def _best_of_ours(todo: Work, workers: int) -> list[contestants.Call]:
+    return [contestants.by_hand(todo), contestants.by_hand(todo, workers=workers)]
+
+
+def _print_growth(growth: dict[str, Any]) -> None:
+    header = ("size", "from", "to", "seconds", "slope")
+    rows = [
+        (
+            axis,
+            str(one["sizes"][0]),
+            str(one["sizes"][-1]),
+            f"{one['seconds']['ours'][0]:.2g} to {one['seconds']['ours'][-1]:.2g}",
+            f"{one['slopes']['ours']:.2f}",
+        )
+        for axis, one in growth["axes"].items()
+    ]
+    shape = ", ".join(map(str, growth["shape"].values()))
+    title = f"time as one size grows from (B, T, D, H, O) = ({shape}), float64"
+    print_table(title, header, rows, "slope: the power with which it grows at the end\n")
+
+
+def _plot(growth: dict[str, Any], path: str) -> None:
+    """Draw the times on logarithmic axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    meanings = {"T": "steps T", "B": "sequences B", "H": "hidden units H"}
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, (axis, one) in zip(panels, growth["axes"].items(), strict=True):
+        for name, style in (("jax", "s--"), ("ours", "o-")):
+            if name in one["seconds"]:
+                label = f"{'by hand' if name == 'ours' else 'JAX'}, slope {one['slopes'][name]:.2f}"
+                axes.loglog(one["sizes"], one["seconds"][name], style, label=label)
+        axes.set_xlabel(meanings[axis])
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.axes[0].set_ylabel("seconds for one loss and gradient")
+    others = ", ".join(f"{k} = {v}" for k, v in growth["shape"].items())
+    figure.suptitle(f"float64; where it does not vary, {others}", fontsize="medium")
+    figure.savefig(path, format="png", dpi=150)
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+
+def _memory(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        "numpy": ("by_hand", {}),
+        "threads": ("by_hand", {"workers": arguments.workers}),
+        "checkpoints": ("by_hand", {"checkpoint_every": "sqrt"}),
+        "jax": ("by_jax", {}),
+    }
+    if find_spec("torch"):
+        ways["torch"] = ("by_torch", {})
+    states = LARGE.states * 8
+    rows = {
+        way: once(name, LARGE, "float64", **options)._asdict()
+        for way, (name, options) in ways.items()
+    }
+    yield "memory", {"shape": LARGE._asdict(), "states": states, "peaks": rows}
+
+
+def _print_memory(memory: dict[str, Any]) -> None:
+    states = memory["states"]
+
+    def cells(number: int | None) -> tuple[str, str]:
+        if number is None:
+            return "-", "-"
+        return f"{number / 2**20:.0f}", f"{number / states:.2f}"
+
+    rows = [
+        (way, *cells(one["resident"]), *(cells(one["traced"]) if _is_ours(way) else ("-", "-")))
+        for way, one in memory["peaks"].items()
+    ]
+    header = ("by", "resident MiB", "of states", "traced MiB", "of states")
+    shape = ", ".join(map(str, memory["shape"].values()))
+    print_table(
+        f"peak memory of one call above its inputs at ({shape}), float64",
+        header,
+        rows,
+        f"all states of the network are {states / 2**20:.0f} MiB\n",
+    )
+
+
+def _is_ours(way: str) -> bool:
+    return way not in ("jax", "torch")
+
+
+# Long sequences ----------------------------------------------------------------------------------
+
+
+def _long(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    shape = Shape(1, 100_000 if arguments.quick else 1_000_000, 4, 64, 1)
+    kernel = "numba" if find_spec("numba") else "numpy"
+    measured = once("by_hand", shape, "float64", checkpoint_every="sqrt", kernel=kernel)
+    yield "long", {"shape": shape._asdict(), "kernel": kernel, **measured._asdict()}
+
+
+def _print_long(long: dict[str, Any]) -> None:
+    peak = long["traced"] if long["resident"] is None else max(long["traced"], long["resident"])
+    T, H = long["shape"]["T"], long["shape"]["H"]
+    print(
+        f"one gradient of {T:,} steps of {H} units, checkpoint_every='sqrt', {long['kernel']}: "
+        f"{long['seconds']:.1f} s, {peak / 1e6:.0f} MB above the inputs, the gradient included "
+        f"(all states would be {T * H * 8 / 1e6:.0f} MB)\n"
+    )
+
+
+def _checkpoints(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    rows = []
+    for shape in CHECKPOINTED[-1:] if arguments.quick else CHECKPOINTED:
+        todo = work(shape, "float64")
+        calls = [contestants.by_hand(todo, checkpoint_every=every) for every in (None, "sqrt")]
+        stored, again = medians(calls, 3, 0.1)
+        (one, grads), (other, same) = (call() for call in calls)
+        equal = one == other and all(map(np.array_equal, grads, same))
+        rows.append({"shape": shape._asdict(), "ratio": again / stored, "same_bits": equal})
+    yield "checkpoints", rows
+
+
+def _print_checkpoints(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        shape = ", ".join(map(str, row["shape"].values()))
+        bits = "the same bits" if row["same_bits"] else "OTHER BITS"
+        print(f"checkpoint_every='sqrt' at ({shape}): {row['ratio']:.2f} times the time, {bits}")
+    print()
+
+
+# A cluster ---------------------------------------------------------------------------------------
+
+
+def _cluster(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """Compute one gradient on a Dask cluster of two processes, if Dask is there."""
+    if not find_spec("distributed"):
+        return
+    distributed: Any = import_module("distributed")
+    shape = Shape(256, 50, 16, 64, 4)
+    params, x, h0, target = work(shape, "float64")
+    options = {
+        "n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None,
+    }  # fmt: skip
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        pids = set(client.run(os.getpid).values())
+        with client.get_executor() as executor:
+            one, grads = mb.loss_and_gradients(params, x, target, h0=h0, workers=executor)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as executor:
+        other, same = mb.loss_and_gradients(params, x, target, h0=h0, workers=executor)
+    equal = one == other and all(map(np.array_equal, grads, same))
+    yield "cluster", {"processes": len(pids - {os.getpid()}), "same_bits": equal}
+
+
+def _print_cluster(cluster: dict[str, Any]) -> None:
+    bits = "the bits of one thread" if cluster["same_bits"] else "OTHER BITS"
+    print(f"on a Dask cluster of {cluster['processes']} other processes: {bits}\n")
+
+
+# The rest ----------------------------------------------------------------------------------------
+
+
+def _rest(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    from manual_bptt.candidate import candidate
+    from reference import draw_problems, judge
+
+    count = 256 if arguments.quick else 2048
+    problems = list(draw_problems(count, 0, dtype="float64", batched=True))
+    judged = candidate(mb.squared_error)
+    list(judge(judged, problems))  # compiles
+    began = time.perf_counter()
+    list(judge(judged, problems))
+    yield "verification", {"problems_per_second": len(problems) / (time.perf_counter() - began)}
+    yield "import", {name: import_time(name) for name in ("numpy", "manual_bptt")}
+
+
+def _print_verification(found: dict[str, float]) -> None:
+    print(f"verification: {found['problems_per_second']:.0f} problems judged a second, compiled")
+
+
+def _print_import(found: dict[str, float]) -> None:
+    numpy, both = found["numpy"] * 1e3, found["manual_bptt"] * 1e3
+    print(f"import: {both:.0f} ms with NumPy, whose own import is {numpy:.0f} ms")
+
+
+PRINTED: dict[str, Callable[[Any], None]] = {
+    "product_rate": _print_rate,
+    **{f"speed {dtype}": _print_speed for dtype in DTYPES},
+    "growth": _print_growth,
+    "memory": _print_memory,
+    "long": _print_long,
+    "checkpoints": _print_checkpoints,
+    "cluster": _print_cluster,
+    "verification": _print_verification,
+    "import": _print_import,
+}
