@@ -21,10 +21,14 @@ from manual_bptt.params import Array, Params, in_words
 
 
 class Kernel(NamedTuple):
-    """What goes through a block step by step: forward (Eq. 1) and backward (Eqs. 4-5)."""
+    """What goes through a block step by step: forward (Eq. 1) and backward (Eqs. 4-5).
+
+    ``has_blas`` says that its products are not those of NumPy's BLAS.
+    """
 
     states: StatesOfBlock = states_of_block
     da: DaOfBlock = da_of_block
+    has_blas: bool = False
 
 
 class Plan(NamedTuple):

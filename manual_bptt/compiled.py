@@ -1,13 +1,9 @@
-"""The two recursions compiled by numba: the same equations for steps that are small for NumPy.
+"""The two recursions compiled by numba: the same equations, without the cost of a call in Python.
 
-A NumPy operation costs a third of a microsecond before it computes anything, and a step takes six
-of them. For single sequences, and for small batches of few units, that is most of the time. The
-functions here take the place of ``states_of_block`` and ``da_of_block``, and of nothing else: the
-sums over time and what is computed once for a block stay in NumPy.
-
-Each step is one product, with the matrices stacked:
-
-    a[t] = [W U b] [h[t-1]; x[t]; 1]                     dh[t] = [W; V]' [da[t+1]; dy[t]]
+A NumPy operation costs a third of a microsecond before it computes anything, a time step takes six
+of them, and each goes through the states once more. The functions here take the place of
+``states_of_block`` and ``da_of_block``, and of nothing else. Within a step they make one product,
+by BLAS or, for one sequence of few units, by a loop; then one pass over the states.
 
 A product and the addition that follows may be fused, which rounds once instead of twice; nothing
 else of what is called fast mathematics is allowed.
@@ -17,11 +13,14 @@ import math
 
 import numpy as np
 from numba import njit
+from scipy.linalg import cython_blas  # noqa: F401 (it is numba's np.dot)
 
 from manual_bptt.checkpointing import Kernel
-from manual_bptt.forward import states_of_block
+from manual_bptt.forward import rows, states_of_block
 from manual_bptt.params import Array, Params
 from manual_bptt.validation import sum_of_squares
+
+SMALL = 64  # units of a single sequence up to which a loop is faster than BLAS
 
 compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
@@ -29,22 +28,22 @@ compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract
 def states(params: Params, x: Array, h: Array) -> None:
     """Write the states that follow h[0] to h[1:] (Eq. 1); what may overflow is left to NumPy."""
     W, U, b, _, _ = params
-    largest = np.finfo(W.dtype).max
-    of_inputs = sum_of_squares(U) * sum_of_squares(x) + sum_of_squares(b)
+    np.matmul(rows(x), np.ascontiguousarray(U.T), out=rows(h[1:]))  # U x[t]
     of_states = sum_of_squares(W) * (len(b) + sum_of_squares(h[0]))
-    if of_inputs + of_states < largest:  # by Cauchy and Schwarz no sum comes near its square root
-        _states(W, U, b, _batch(x), _batch(h))
+    if sum_of_squares(h[1:]) + sum_of_squares(b) + of_states < np.finfo(W.dtype).max:
+        _states(np.ascontiguousarray(W.T), b, _batch(h))
     else:
         states_of_block(params, x, h)
 
 
 def da(params: Params, h: Array, dy: Array, da: Array, carried: Array) -> None:
     """Write the gradients in the pre-activations to da, and leave that in h[0] in carried."""
-    carried = carried if carried.ndim == 2 else carried[None]
-    _da(params.W, params.V, _batch(h), _batch(dy), _batch(da), carried)
+    product = np.matmul if len(params.V) > 1 else np.dot
+    product(rows(dy), params.V, out=rows(da))  # V' dy[t]
+    _da(params.W, _batch(h), _batch(da), carried if carried.ndim == 2 else carried[None])
 
 
-KERNEL = Kernel(states, da)
+KERNEL = Kernel(states, da, has_blas=True)
 
 
 def _batch(array: Array) -> Array:
@@ -56,71 +55,48 @@ def _batch(array: Array) -> Array:
 
 
 @compiled
-def _states(W, U, b, x, h):
+def _states(Wt, b, h):
     steps, B, H = h.shape
-    D = x.shape[2]
-    M = _rows_for(H + D + 1, H, h)
-    for j in range(H):
-        for i in range(H):
-            M[j, i] = W[i, j]
-    for j in range(D):
-        for i in range(H):
-            M[H + j, i] = U[i, j]
-    M[H + D] = b
-    z = np.zeros(len(M), h.dtype)
-    z[H + D] = 1
+    Wh, bias = np.empty((B, H), h.dtype), np.empty((B, H), h.dtype)
+    bias[:] = b
+    Wh_of_all, b_of_all = Wh.reshape(-1), bias.reshape(-1)
     for t in range(1, steps):
-        for k in range(B):
-            for i in range(H):
-                z[i] = h[t - 1, k, i]
-            for i in range(D):
-                z[H + i] = x[t - 1, k, i]
-            _product(M, z, h[t, k])  # a[t]
-        of_all = h[t].reshape(-1)
+        _product(h[t - 1], Wt, Wh)
+        of_all = h[t].reshape(-1)  # U x[t]
         for i in range(len(of_all)):
-            of_all[i] = _tanh(of_all[i])  # Eq. 1
+            of_all[i] = _tanh((of_all[i] + b_of_all[i]) + Wh_of_all[i])  # Eq. 1
 
 
 @compiled
-def _da(W, V, h, dy, da, carried):
-    steps, B, H = da.shape
-    O = len(V)
-    M = _rows_for(H + O, H, h)
-    M[:H] = W
-    M[H : H + O] = V
-    z, dh = np.zeros(len(M), h.dtype), np.empty(H, h.dtype)
-    for k in range(B):
-        for t in range(steps, 0, -1):
-            for i in range(O):
-                z[H + i] = dy[t - 1, k, i]
-            _product(M, z, dh)  # V' dy[t], and at T all; before it + W' da[t+1]
-            if t == steps:
-                for i in range(H):
-                    dh[i] += carried[k, i]  # Eq. 4; otherwise Eq. 5
-            for i in range(H):
-                da[t - 1, k, i] = z[i] = (1 - h[t, k, i] * h[t, k, i]) * dh[i]  # da[t]
-        for i in range(O):
-            z[H + i] = 0
-        _product(M, z, carried[k])  # W' da[1]
+def _da(W, h, da, carried):
+    carried_of_all = carried.reshape(-1)
+    for t in range(len(da) - 1, -1, -1):
+        of_all, h_of_all = da[t].reshape(-1), h[t + 1].reshape(-1)
+        for i in range(len(of_all)):
+            dh = of_all[i] + carried_of_all[i]  # Eq. 4 at T, then Eq. 5
+            of_all[i] = (1 - h_of_all[i] * h_of_all[i]) * dh  # da[t]
+        _product(da[t], W, carried)  # W' da[t], what h[t-1] receives
+
+
+@compiled
+def _product(left, right, out):
+    """Write left right to out."""
+    H = len(right)
+    if len(left) > 1 or H > SMALL:
+        np.dot(left, right, out)
+        return
+    row, sums = left[0], out[0]
+    sums[:] = 0
+    four = H - H % 4
+    for j in range(0, four, 4):  # each pass over the sums costs more than what it adds
+        z0, z1, z2, z3 = row[j], row[j + 1], row[j + 2], row[j + 3]
+        M0, M1, M2, M3 = right[j], right[j + 1], right[j + 2], right[j + 3]
         for i in range(H):
-            z[i] = 0
-
-
-@compiled
-def _rows_for(rows, columns, like):
-    """Return a matrix of zeros for so many rows, and up to three more for _product."""
-    return np.zeros((-(-rows // 4) * 4, columns), like.dtype)
-
-
-@compiled
-def _product(M, z, a):
-    """Write M' z to a, four rows of M at a time: every pass over a costs more than its sums."""
-    a[:] = 0
-    for j in range(0, len(M), 4):
-        z0, z1, z2, z3 = z[j], z[j + 1], z[j + 2], z[j + 3]
-        M0, M1, M2, M3 = M[j], M[j + 1], M[j + 2], M[j + 3]
-        for i in range(len(a)):
-            a[i] += (M0[i] * z0 + M1[i] * z1) + (M2[i] * z2 + M3[i] * z3)
+            sums[i] += (M0[i] * z0 + M1[i] * z1) + (M2[i] * z2 + M3[i] * z3)
+    for j in range(four, H):
+        z0, M0 = row[j], right[j]
+        for i in range(H):
+            sums[i] += M0[i] * z0
 
 
 # The hyperbolic tangent -------------------------------------------------------------------------

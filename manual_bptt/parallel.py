@@ -6,9 +6,10 @@ computed side by side, then one loss of all outputs, then the shards' gradients 
 are added in the order of the shards, whoever was ready first.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from itertools import accumulate, pairwise
 from threading import Lock
@@ -23,6 +24,7 @@ from manual_bptt.workspace import workspace
 Workers = int | Executor | None
 LossOfOutputs = Callable[[Array], tuple[Any, Array]]
 Result = TypeVar("Result")
+THREADED = 2**17  # products of numbers in one step; a BLAS starts threads from 2**18 on (OpenBLAS)
 SHARD = 64  # sequences in a task for an executor: the same on any number of workers
 
 
@@ -44,11 +46,16 @@ def compute(
 ) -> tuple[Any, Gradients]:
     """Return the loss and the gradients; arguments are good. One sequence stays in this thread."""
     if workers is None or x.ndim == 2:
-        return _here(params, x, h0, loss, plan)
+        two_of_them = plan.kernel.has_blas and h0.size * len(params.W) >= THREADED
+        with _one_blas_thread() if two_of_them else nullcontext():
+            return _here(params, x, h0, loss, plan)
     if isinstance(workers, Executor):
         return _on_executor(params, x, h0, loss, workers, plan)
+    count = min(int(workers), len(h0))
     with _one_blas_thread():
-        return _on_threads(params, x, h0, loss, min(int(workers), len(h0)), plan)
+        if count == 1:
+            return _here(params, x, h0, loss, plan)
+        return _on_threads(params, x, h0, loss, count, plan)
 
 
 def _here(
@@ -158,7 +165,7 @@ class _Limit:
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
     """Keep BLAS from starting threads of its own beside ours, if threadpoolctl is installed."""
-    blas = _blas()
+    blas = _blas("scipy.linalg.cython_blas" in sys.modules)
     if blas is None:
         yield
         return
@@ -176,7 +183,8 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 @cache
-def _blas() -> Any:
+def _blas(_with_scipy: bool) -> Any:
+    """Return the control of all BLAS libraries; SciPy, if it is here, has one of its own."""
     try:
         from threadpoolctl import ThreadpoolController
     except ModuleNotFoundError:

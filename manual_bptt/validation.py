@@ -7,6 +7,7 @@ for a wrong kind, ``ValueError`` for a wrong shape or value.
 """
 
 from collections.abc import Iterable
+from itertools import repeat
 from math import isfinite
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from manual_bptt.params import Array, Params, floating_dtype, in_words
 
 Shape = tuple[int, ...]
+FIELDS = tuple(f"params.{name}" for name in Params._fields)
 
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
@@ -99,13 +101,13 @@ def as_params(params: Any, *, check_finite: bool) -> Params:
     require_flag("check_finite", check_finite)
     expected = "Params, or an object with the attributes W, U, b, V and c"
     fields = attributes("params", params, Params._fields, expected)
-    arrays = {k: as_array(f"params.{k}", field) for k, field in fields.items()}
-    dtype = floating_dtype("params' common dtype", np.result_type(*arrays.values()))
-    native = Params(*(as_array(f"params.{k}", a, dtype) for k, a in arrays.items()))
+    arrays = [*map(as_array, FIELDS, fields.values())]
+    dtype = floating_dtype("params' common dtype", np.result_type(*arrays))
+    native = Params(*map(as_array, FIELDS, arrays, repeat(dtype)))
     _require_parameter_shapes(native)
     if check_finite:
-        for name, array in zip(Params._fields, native, strict=True):
-            require_finite(f"params.{name}", array)
+        for name, array in zip(FIELDS, native, strict=True):
+            require_finite(name, array)
     return native
 
 

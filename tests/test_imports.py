@@ -42,7 +42,7 @@ WHEN_NEEDED = {
     "page": {"latex2mathml"},
     "interop": {"safetensors"},
 }
-NEEDED = {"estimator": {"sklearn"}, "compiled": {"numba"}}  # imported when asked for
+NEEDED = {"estimator": {"sklearn"}, "compiled": {"numba", "scipy"}}  # imported when asked for
 BESIDE_JAX = {"strategies": {"hypothesis"}, "enclosures": {"mpmath"}}
 
 

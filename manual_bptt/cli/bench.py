@@ -130,10 +130,10 @@ def _compared(shape: Shape, dtype: str, workers: int, rounds: int) -> dict[str, 
     """Return the times of all contestants for one shape."""
     todo = work(shape, dtype)
     calls = {"numpy": contestants.by_hand(todo)}
-    if shape.B > 1 and workers > 1:
-        calls["threads"] = contestants.by_hand(todo, workers=workers)
-    if find_spec("numba") and (shape.B == 1 or shape.H <= 64):  # elsewhere it is not meant to win
+    if find_spec("numba"):
         calls["numba"] = contestants.by_hand(todo, kernel="numba")
+    for kernel in [*calls] if shape.B > 1 and workers > 1 else []:
+        calls[f"{kernel}, {workers}"] = contestants.by_hand(todo, kernel=kernel, workers=workers)
     calls["jax"] = contestants.by_jax(todo)
     if find_spec("torch"):
         calls["torch"] = contestants.by_torch(todo)
