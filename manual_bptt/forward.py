@@ -115,6 +115,8 @@ def blocks(x: Array) -> list[slice]:
     """
     T, *batch = x.shape[:-1]
     length = block_length(*batch)
+    if length >= T:
+        return [slice(0, T)]
     return [slice(start, min(start + length, T)) for start in range(0, T, length)]
 
 
@@ -125,7 +127,7 @@ def block_length(B: int = 1) -> int:
 
 def rows(array: Array) -> Array:
     """View (T, B, N) or (T, N) as one row per step and sequence: (T B, N)."""
-    return array.reshape(-1, array.shape[-1])
+    return array if array.ndim == 2 else array.reshape(-1, array.shape[-1])
 
 
 def _mark_overflow(W: Array, h: Array) -> None:

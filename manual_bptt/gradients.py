@@ -1,6 +1,7 @@
 """A loss and all its gradients in one call: Eqs. 1-3 forward, Eqs. 4-10 backward."""
 
 from collections.abc import Callable
+from functools import cache
 from inspect import signature
 from typing import Any, Literal
 
@@ -111,6 +112,11 @@ def _kernel(kernel: Any, params: Params) -> Kernel:
         return Kernel()
     if params.W.dtype.char not in "fd":
         raise TypeError(f'kernel "numba" takes float32 and float64; the rest is {params.W.dtype}')
+    return _compiled_kernel()
+
+
+@cache
+def _compiled_kernel() -> Kernel:
     try:
         from manual_bptt.compiled import KERNEL
     except ModuleNotFoundError as error:

@@ -90,7 +90,8 @@ def _on_threads(
 
 def _results(params: Params, x: Array, h0: Array) -> tuple[Array, Array, Array]:
     """Return memory for y and dx, and as dh0 the gradient that h[T] receives from beyond, zero."""
-    return np.empty((*x.shape[:-1], len(params.c)), x.dtype), np.empty_like(x), np.zeros_like(h0)
+    y = np.empty((*x.shape[:-1], len(params.c)), x.dtype)
+    return y, np.empty(x.shape, x.dtype), np.zeros(h0.shape, x.dtype)
 
 
 def _shards(B: int, count: int) -> list[slice]:

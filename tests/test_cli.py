@@ -23,8 +23,13 @@ def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
     assert err == ""
     result = json.loads(out)
     assert result["passed"] is True
-    titles = ["random problems", "windows of real weather", "autodiff without padding"]
+    titles = ["random problems", "long sequences", "windows of real weather"]
+    titles += ["autodiff without padding", *verify.ways_to_compute()]
     assert list(result["reports"]) == titles
+    assert len(verify.ways_to_compute()) == 4
+    for title in titles[4:]:
+        statuses = {row["gradient"]: row["status"] for row in result["reports"].pop(title)["rows"]}
+        assert {k for k, status in statuses.items() if status == "match"} == {*"WUbVcx", "h0"}
     for report in result["reports"].values():
         assert {row["status"] for row in report["rows"]} == {"match"}
         assert all(0 <= row["ratio"] <= 1 for row in report["rows"])
@@ -40,7 +45,7 @@ def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):
     path = tmp_path / "out.json"
     assert main(["verify", "--cases", "8", "--dtype", "float32", "--json", str(path)]) == 0
     out = capsys.readouterr().out
-    assert out.count("match") == 9 + 9 + 8  # autodiff does not return its states
+    assert out.count("match") == 9 + 9 + 9 + 8 + 4  # autodiff does not return its states
     assert out.count("erratum (corrected form holds)") == 10
     assert "passed" in out
     assert json.loads(path.read_text())["dtype"] == "float32"
@@ -59,8 +64,9 @@ def test_verify_exits_1_and_names_the_gradient_that_is_wrong(monkeypatch, capsys
     assert "U is wrong" in out
     assert "W is wrong" not in out
     assert "FAILED" in out
-    (line,) = [line for line in out.splitlines() if line.startswith("to reproduce: python -c")]
-    code = line.removeprefix('to reproduce: python -c "').removesuffix('"')
+    lines = [line for line in out.splitlines() if line.startswith("to reproduce: python -c")]
+    assert len(lines) == 2  # of random problems and of long sequences
+    code = lines[0].removeprefix('to reproduce: python -c "').removesuffix('"')
     exec(code, {})
     assert "U is wrong" in capsys.readouterr().out
 

@@ -84,7 +84,9 @@ def _bench(arguments: argparse.Namespace) -> int:
         "versions": versions("numpy", "jax", *filter(find_spec, ("numba", "torch"))),
     }
     sections = (_speed, _growth, _memory, _long, _checkpoints, _cluster, _rest)
-    with bar() as shown:
+    import jax
+
+    with bar() as shown, jax.enable_x64(True):
         task = shown.add_task("bench", total=None)
         for section in sections:
             shown.update(task, description=section.__name__.strip("_"))
@@ -114,16 +116,18 @@ def _processor() -> str:
 
 def _speed(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     shapes, rounds = (QUICK, 2) if arguments.quick else (SHAPES, 5)
-    rates = {dtype: product_rate(dtype) for dtype in DTYPES}
-    yield "product_rate", rates
+    rates = {}
     for dtype in DTYPES:
+        before = product_rate(dtype)
         rows = [
             _compared(shape, dtype, arguments.workers, rounds) | {"dtype": dtype}
             for shape in shapes
         ]
+        rates[dtype] = max(before, product_rate(dtype))
         for row in rows:
             row["of_product_rate"] = row["products"] / row["seconds"] / rates[dtype]
         yield f"speed {dtype}", rows
+    yield "product_rate", rates
 
 
 def _compared(shape: Shape, dtype: str, workers: int, rounds: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Each takes a ``Work`` and returns a function without arguments that computes the squared error over
 all steps and its gradients in the five parameters. Ours returns those in x and h0 as well, and
-checks its arguments.
+checks its arguments. The parameters are arrays of each library's own, as in training; inputs and
+targets are NumPy's, as a batch comes from its source.
 """
 
 from collections.abc import Callable
@@ -76,11 +77,11 @@ def by_jax(todo: Work) -> Call:
         _, h = jax.lax.scan(step, h0, x @ U.T + b)
         return ((h @ V.T + c - target) ** 2).sum()
 
-    with jax.enable_x64(True):
-        arguments = jax.device_put(tuple(todo))
-        differentiate = jax.jit(jax.value_and_grad(loss)).lower(*arguments).compile()
+    params, *sequences = todo
+    own = jax.device_put(params)
+    differentiate = jax.jit(jax.value_and_grad(loss)).lower(own, *sequences).compile()
     wait: Any = jax.block_until_ready
-    return lambda: wait(differentiate(*arguments))
+    return lambda: wait(differentiate(own, *sequences))
 
 
 def by_torch(todo: Work) -> Call:
@@ -95,9 +96,9 @@ def by_torch(todo: Work) -> Call:
     by_hand = (params.U, params.W, params.b, zero, params.V, params.c)
     for weight, value in zip(weights, by_hand, strict=True):
         weight.data = torch.from_numpy(value.copy())
-    tx, th0, ty = (torch.from_numpy(array) for array in (x, h0[None], target))
 
     def call() -> Any:
+        tx, th0, ty = (torch.from_numpy(array) for array in (x, h0[None], target))
         for weight in weights:
             weight.grad = None
         h, _ = rnn(tx, th0)

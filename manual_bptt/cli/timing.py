@@ -73,6 +73,11 @@ def once(name: str, shape: contestants.Shape, dtype: str, **options: Any) -> Onc
 
 
 def _once(name: str, shape: contestants.Shape, dtype: str, options: dict[str, Any]) -> Once:
+    if name == "by_jax":
+        import jax
+
+        config: Any = jax.config
+        config.update("jax_enable_x64", True)
     make = getattr(contestants, name)
     make(contestants.work(contestants.Shape(2, 2, 2, 2, 2), dtype), **options)()  # load, compile
     call = make(contestants.work(shape, dtype), **options)

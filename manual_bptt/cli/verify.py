@@ -3,6 +3,8 @@
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from manual_bptt.cli.shared import (
 )
 
 UNPADDED = "autodiff without padding"
+SEVERAL_BLOCKS = 600  # steps, of which a block has 256 at most
 LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
 
 
@@ -57,6 +60,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     draws = arguments.seed, arguments.dtype
     for title, groups, judged in (
         ("random problems", _random_groups(arguments.cases, *draws), _by_hand),
+        ("long sequences", _long_groups(*draws), _by_hand),
         ("windows of real weather", _weather_groups(*draws), _by_hand),
         (UNPADDED, _random_groups(min(8, 1 + arguments.cases // 100), *draws), _by_autodiff),
     ):
@@ -64,6 +68,15 @@ def _verify(arguments: argparse.Namespace) -> int:
         report = Report.of(_judged(groups, title, judged))
         reports[title] = {"seconds": time.perf_counter() - began, **report.as_dict()}
         _print_report(report, title, time.perf_counter() - began, quiet=quiet)
+    ways = {}
+    for way, options in ways_to_compute().items():
+        groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
+        judged = partial(_in_another_way, options)
+        ways[way] = report = Report.of(_judged(groups, way, judged))
+        reports[way] = report.as_dict()
+        if not report.passed:
+            _print_report(report, way, 0, quiet=quiet)
+    _print_ways(ways, quiet=quiet)
     rows = equation_rows(arguments.cases, arguments.seed)
     _print_equations(rows, quiet=quiet)
     passed = all(report["passed"] for report in reports.values()) and not any(
@@ -99,6 +112,17 @@ def _random_groups(cases: int, seed: int, dtype: str) -> list[Group]:
     ]
 
 
+def _long_groups(seed: int, dtype: str) -> list[Group]:
+    """Return sequences that are computed in several blocks of steps."""
+    from reference import draw_problems
+
+    sizes = {"T": SEVERAL_BLOCKS}
+    return [
+        Group("squared_error", 4, draw_problems(4, seed, dtype=dtype, batched=batched, sizes=sizes))
+        for batched in (True, False)
+    ]
+
+
 def _weather_groups(seed: int, dtype: str) -> list[Group]:
     """Return networks of 10 units on batches of 8 standardised windows.
 
@@ -131,6 +155,22 @@ def _weather_groups(seed: int, dtype: str) -> list[Group]:
 def _by_hand(loss: str) -> Any:
     """Return the manual gradients of a loss as a candidate."""
     return candidate(LOSSES[loss])
+
+
+def ways_to_compute() -> dict[str, dict[str, Any]]:
+    """Return the options of ``loss_and_gradients`` that change how it computes."""
+    ways: dict[str, dict[str, Any]] = {
+        "workers=2": {"workers": 2},
+        "checkpoint_every=1": {"checkpoint_every": 1},
+        "kernel='numba'": {"kernel": "numba"},
+        "kernel='numba', all three": {"kernel": "numba", "workers": 2, "checkpoint_every": 1},
+    }
+    numba = find_spec("numba") is not None
+    return {way: options for way, options in ways.items() if numba or "kernel" not in options}
+
+
+def _in_another_way(options: dict[str, Any], loss: str) -> Any:
+    return candidate(LOSSES[loss], **options)
 
 
 def _by_autodiff(loss: str) -> Any:
@@ -200,6 +240,25 @@ def _print_equations(rows: list[Any], *, quiet: bool) -> None:
     )
     header = ("eq.", "quantity", "verdict", "error/tol.", "cases")
     print_table("the equations of Lab 9 against jax.grad and jax.jacobian", header, cells, note)
+
+
+def _print_ways(ways: dict[str, Any], *, quiet: bool) -> None:
+    """Print a line for each way to compute the same: the worst of its gradients."""
+    if quiet:
+        return
+    from rich.text import Text
+
+    rows = []
+    for way, report in ways.items():
+        returned = [row for row in report.rows if row.status != "not returned"]
+        worst = max(row.ratio or 0 for row in returned)
+        status = "match" if report.passed else "MISMATCH"
+        style = "green" if report.passed else "bold red"
+        cases = str(max(row.cases for row in returned))
+        rows.append((way, Text(status, style=style), f"{worst:.3g}", cases))
+    header = ("options of loss_and_gradients", "verdict", "end to end", "problems")
+    note = "the worst of the gradients in W, U, b, V, c, x and h0\n"
+    print_table("other ways to compute the same against jax.grad", header, rows, note)
 
 
 def _print_report(report: Any, title: str, seconds: float, *, quiet: bool) -> None:
