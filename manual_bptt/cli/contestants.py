@@ -62,7 +62,7 @@ def by_hand(todo: Work, **options: Any) -> Call:
     return lambda: mb.loss_and_gradients(params, x, target, h0=h0, **options)
 
 
-def by_jax(todo: Work) -> Call:
+def by_jax(todo: Work, unroll: int = 1) -> Call:
     """Return jitted ``value_and_grad``, compiled; what is no recursion is outside the scan."""
     import jax
     import jax.numpy as jnp
@@ -74,7 +74,7 @@ def by_jax(todo: Work) -> Call:
             h = jnp.tanh(h @ W.T + inputs)
             return h, h
 
-        _, h = jax.lax.scan(step, h0, x @ U.T + b)
+        _, h = jax.lax.scan(step, h0, x @ U.T + b, unroll=unroll)
         return ((h @ V.T + c - target) ** 2).sum()
 
     params, *sequences = todo

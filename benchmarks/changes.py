@@ -1,0 +1,216 @@
+"""Measure what each part of the kernels is worth: python benchmarks/changes.py [--json PATH].
+
+Each part is taken back alone, or something else that was tried takes its place; the time is divided
+by that of the code as it is, both measured in turns in one process. A ratio above 1 says that the
+change is worth its lines.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import jax
+import numpy as np
+from numba import njit
+
+import manual_bptt as mb
+from manual_bptt import compiled
+from manual_bptt.checkpointing import Kernel
+from manual_bptt.cli.bench import SHAPES, cores
+from manual_bptt.cli.contestants import Call, Work, by_hand, by_jax, work
+from manual_bptt.cli.timing import medians
+from manual_bptt.params import Array, Params
+
+MODULES = {
+    name: import_module(f"manual_bptt.{name}") for name in ("forward", "gradients", "workspace")
+}
+forward = MODULES["forward"]
+CHOSEN = [SHAPES[i] for i in (1, 2, 3, 4, 5, 7)]
+
+
+def within(call: Call, **values: Any) -> Call:
+    """Return the call as it is while names, such as ``forward__BLOCK_ROWS``, have other values."""
+    places = [(*path.split("__", 1), value) for path, value in values.items()]
+    places = [(MODULES[module], name, value) for module, name, value in places]
+
+    def changed_call() -> Any:
+        before = [getattr(module, name) for module, name, _ in places]
+        for module, name, value in places:
+            setattr(module, name, value)
+        try:
+            return call()
+        finally:
+            for (module, name, _), value in zip(places, before, strict=True):
+                setattr(module, name, value)
+
+    return changed_call
+
+
+def with_kernel(todo: Work, kernel: Kernel) -> Call:
+    """Return the gradients by another kernel."""
+    return within(by_hand(todo), gradients___kernel=lambda *_: kernel)
+
+
+# What was tried ----------------------------------------------------------------------------------
+
+
+def stacked_states(params: Params, x: Array, h: Array) -> None:
+    """Eq. 1 with one product a step: a[t] = [W U b] [h[t-1]; x[t]; 1]."""
+    W, U, b, _, _ = params
+    H, D = U.shape
+    Kt = np.concatenate([W, U, b[:, None]], axis=1).T.copy()
+    z = np.empty((*h.shape[:-1], H + D + 1), h.dtype)
+    z[0, ..., :H], z[:-1, ..., H:-1], z[..., -1] = h[0], x, 1
+    a = np.empty_like(h[0])
+    for z_before, z_now in zip(z, z[1:, ..., :H], strict=False):
+        z_before.dot(Kt, a)
+        np.tanh(a, z_now)
+    h[1:] = z[1:, ..., :H]
+
+
+def stacked_da(params: Params, h: Array, dy: Array, da: Array, carried: Array) -> None:
+    """Eqs. 4-5 with one product a step: dh[t] = [W; V]' [da[t+1]; dy[t]]."""
+    W, _, _, V, _ = params
+    H = len(W)
+    WV = np.concatenate([W, V])
+    z = np.empty((*h.shape[:-1], H + len(V)), h.dtype)
+    z[-1, ..., :H], z[1:, ..., H:] = 0, dy
+    slope = 1 - h[1:] * h[1:]
+    dh, last = np.empty_like(h[0]), True
+    for z_now, z_before, slope_now in zip(z[:0:-1], z[-2::-1, ..., :H], slope[::-1], strict=True):
+        z_now.dot(WV, dh)
+        if last:
+            np.add(dh, carried, dh)
+            last = False
+        np.multiply(dh, slope_now, z_before)
+    da[...] = z[:-1, ..., :H]
+    carried[...] = da[0] @ W
+
+
+def with_tanh_of_the_c_library() -> Kernel:
+    """Return the compiled kernel with math.tanh."""
+
+    @njit(nogil=True, error_model="numpy", fastmath={"contract"})
+    def _states(Wt, b, h):  # type: ignore[no-untyped-def]
+        Wh = np.empty(h.shape[1:], h.dtype)
+        for t in range(1, len(h)):
+            product(h[t - 1], Wt, Wh)
+            for k in range(h.shape[1]):
+                for i in range(h.shape[2]):
+                    h[t, k, i] = math.tanh((h[t, k, i] + b[i]) + Wh[k, i])
+
+    product = compiled._product
+
+    def states(params: Params, x: Array, h: Array) -> None:
+        np.matmul(forward.rows(x), np.ascontiguousarray(params.U.T), out=forward.rows(h[1:]))
+        _states(np.ascontiguousarray(params.W.T), params.b, compiled._batch(h))
+
+    return compiled.KERNEL._replace(states=states)
+
+
+LIBRARY_TANH = with_tanh_of_the_c_library()
+
+
+def jax_with_inputs_of_its_own(todo: Work) -> Call:
+    """Return JAX with inputs and targets that are its own arrays already."""
+    return by_jax(Work(todo.params, *jax.device_put(todo[1:])))
+
+
+# name: (as it is, as it would be)
+CHANGES: dict[str, tuple[Callable[[Work], Call], Callable[[Work], Call]]] = {
+    "NumPy: the whole sequence at once, not in blocks": (
+        by_hand,
+        lambda todo: within(by_hand(todo), forward__BLOCK_ROWS=2**40, forward__BLOCK_STEPS=2**40),
+    ),
+    "NumPy: new memory for every call": (
+        by_hand,
+        lambda todo: within(by_hand(todo), workspace__KEPT=0),
+    ),
+    "NumPy: one stacked product a step": (
+        by_hand,
+        lambda todo: with_kernel(todo, Kernel(stacked_states, stacked_da)),
+    ),
+    "the kernel in NumPy, not compiled": (lambda todo: by_hand(todo, kernel="numba"), by_hand),
+    "compiled: tanh of the C library": (
+        lambda todo: by_hand(todo, kernel="numba"),
+        lambda todo: with_kernel(todo, LIBRARY_TANH),
+    ),
+    f"compiled: one thread, not {cores()}": (
+        lambda todo: by_hand(todo, kernel="numba", workers=cores()),
+        lambda todo: by_hand(todo, kernel="numba", workers=1),
+    ),
+    f"NumPy: one thread of BLAS, not {cores()}": (
+        by_hand,
+        lambda todo: by_hand(todo, workers=1),
+    ),
+    "JAX: inputs in its own arrays": (by_jax, jax_with_inputs_of_its_own),
+    "JAX: scan unrolled by 4": (by_jax, lambda todo: by_jax(todo, unroll=4)),
+}
+
+
+# What a small call is spent on ------------------------------------------------------------------
+
+
+def parts_of_a_call(todo: Work) -> dict[str, Call]:
+    """Return parts of the compiled call for one sequence, and of JAX's, each to be timed alone."""
+    params, x, h0, target = todo
+    trace = mb.forward(params, x, h0)
+    _, dy = mb.squared_error(trace.y, target)
+    h, da, carried = trace.h.copy(), np.empty_like(trace.h[1:]), h0.copy()
+    whole = by_hand(todo, kernel="numba")
+
+    def recursions() -> None:
+        compiled.KERNEL.states(params, x, h)
+        compiled.KERNEL.da(params, h, dy, da, carried)
+
+    own = jax.device_put(params)
+    nothing = jax.jit(lambda params, x, h0, target: (target[0, 0], params))
+    return {
+        "one compiled call": whole,
+        "- checking its arguments": within(whole, gradients__compute=lambda *_: None),
+        "- the loss and its gradient in y": lambda: mb.squared_error(trace.y, target),
+        "- the two recursions": recursions,
+        "one call of JAX": by_jax(todo),
+        "- a jitted function that computes nothing": lambda: jax.block_until_ready(
+            nothing(own, x, h0, target)
+        ),
+    }
+
+
+def main() -> None:
+    """Print a row for each change, and the ratio for each shape."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", metavar="PATH")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    names = [", ".join(map(str, shape)) for shape in CHOSEN]
+    print(f"{'float64; (B, T, D, H, O):':50}", *(f"{name:>22}" for name in names))
+    ratios: dict[str, list[float]] = {}
+    with jax.enable_x64(True):
+        for change, (as_it_is, as_it_would_be) in CHANGES.items():
+            ratios[change] = []
+            print(f"{change:50}", end=" ", flush=True)
+            for shape in CHOSEN:
+                todo = work(shape, "float64")
+                calls = [make(todo) for make in (as_it_is, as_it_would_be)]
+                now, other = medians(calls, arguments.rounds, 0.1)
+                ratios[change].append(other / now)
+                print(f"{other / now:22.2f}", end=" ", flush=True)
+            print()
+        parts = parts_of_a_call(work(SHAPES[0], "float64"))
+        times = medians(list(parts.values()), arguments.rounds, 0.1)
+    print(f"\nmicroseconds at {tuple(SHAPES[0])}:")
+    for part, seconds in zip(parts, times, strict=True):
+        print(f"{part:50} {seconds * 1e6:.1f}")
+    if arguments.json is not None:
+        found = {"shapes": CHOSEN, "ratios": ratios, "small": SHAPES[0]}
+        found["parts"] = dict(zip(parts, times, strict=True))
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
