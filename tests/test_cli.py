@@ -97,6 +97,9 @@ BAD = [
     ["verify", "--seed", "9" * 5000],
     ["vectors"],
     ["vectors", "--out", "/dev/null/vectors"],
+    ["bench", "--workers", "0"],
+    ["bench", "--json", "/no/such/folder/out.json"],
+    ["bench", "--plot", "/no/such/folder/growth.png"],
 ]
 
 

@@ -22,7 +22,7 @@ SETTLING = (
 
 
 class Once(NamedTuple):
-    """One call in a new process: its time, and its peak memory above what was there before it."""
+    """A first call in a process: its time, and its peak memory above what was there before it."""
 
     seconds: float
     resident: int | None  # bytes, as the system counts; None where it does not say
@@ -67,29 +67,45 @@ def slope(sizes: Sequence[float], times: Sequence[float]) -> float:
 
 
 def once(name: str, shape: contestants.Shape, dtype: str, **options: Any) -> Once:
-    """Measure one call of a contestant in a new process."""
+    """Measure one call of a contestant in a new process, and in another what it allocates."""
+    (seconds, resident), traced = (
+        _in_a_new_process(function, name, shape, dtype, options) for function in (_timed, _traced)
+    )
+    return Once(seconds, resident, traced)
+
+
+def _in_a_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_once, name, shape, dtype, options).result()
+        return process.submit(function, *arguments).result()
 
 
-def _once(name: str, shape: contestants.Shape, dtype: str, options: dict[str, Any]) -> Once:
+def _timed(*arguments: Any) -> tuple[float, int | None]:
+    call = _ready(*arguments)
+    before = _resident("VmRSS", reset=True)
+    began = time.perf_counter()
+    call()
+    seconds = time.perf_counter() - began
+    after = _resident("VmHWM")
+    return seconds, None if before is None or after is None else after - before
+
+
+def _traced(*arguments: Any) -> int:
+    call = _ready(*arguments)
+    tracemalloc.start()
+    call()
+    return tracemalloc.get_traced_memory()[1]
+
+
+def _ready(name: str, shape: contestants.Shape, dtype: str, options: dict[str, Any]) -> Any:
+    """Return a call that needs no more loading or compiling."""
     if name == "by_jax":
         import jax
 
         config: Any = jax.config
         config.update("jax_enable_x64", True)
     make = getattr(contestants, name)
-    make(contestants.work(contestants.Shape(2, 2, 2, 2, 2), dtype), **options)()  # load, compile
-    call = make(contestants.work(shape, dtype), **options)
-    before = _resident("VmRSS", reset=True)
-    began = time.perf_counter()
-    call()
-    seconds = time.perf_counter() - began
-    after = _resident("VmHWM")
-    tracemalloc.start()
-    call()
-    _, traced = tracemalloc.get_traced_memory()
-    return Once(seconds, None if before is None or after is None else after - before, traced)
+    make(contestants.work(contestants.Shape(2, 2, 2, 2, 2), dtype), **options)()
+    return make(contestants.work(shape, dtype), **options)
 
 
 def _resident(field: str, *, reset: bool = False) -> int | None:
