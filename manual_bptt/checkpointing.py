@@ -23,12 +23,12 @@ from manual_bptt.params import Array, Params, in_words
 class Kernel(NamedTuple):
     """What goes through a block step by step: forward (Eq. 1) and backward (Eqs. 4-5).
 
-    ``has_blas`` says that its products are not those of NumPy's BLAS.
+    ``own_blas`` says that its products are those of another BLAS than NumPy's.
     """
 
     states: StatesOfBlock = states_of_block
     da: DaOfBlock = da_of_block
-    has_blas: bool = False
+    own_blas: bool = False
 
 
 class Plan(NamedTuple):
@@ -57,8 +57,9 @@ def require_checkpoints(every: Any) -> None:
     """Refuse what is neither None, nor "sqrt", nor a number of steps."""
     if every is None or (isinstance(every, str) and every == "sqrt"):
         return
+    wrong = ValueError if isinstance(every, str) else TypeError
     if isinstance(every, bool) or not isinstance(every, int | np.integer):
-        raise TypeError(
+        raise wrong(
             f'checkpoint_every is {in_words(every)}; expected None, a number of steps, or "sqrt"'
         )
     if every < 1:

@@ -20,7 +20,7 @@ from manual_bptt.forward import rows, states_of_block
 from manual_bptt.params import Array, Params
 from manual_bptt.validation import sum_of_squares
 
-SMALL = 64  # units of a single sequence up to which a loop is faster than BLAS
+FEW = 64  # units of a single sequence: up to so many, a loop is faster than BLAS
 
 compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
@@ -30,7 +30,7 @@ def states(params: Params, x: Array, h: Array) -> None:
     W, U, b, _, _ = params
     np.matmul(rows(x), np.ascontiguousarray(U.T), out=rows(h[1:]))  # U x[t]
     of_states = sum_of_squares(W) * (len(b) + sum_of_squares(h[0]))
-    if sum_of_squares(h[1:]) + sum_of_squares(b) + of_states < np.finfo(W.dtype).max:
+    if sum_of_squares(h[1:]) + sum_of_squares(b) + of_states < float(np.finfo(W.dtype).max):
         _states(np.ascontiguousarray(W.T), b, _batch(h))
     else:
         states_of_block(params, x, h)
@@ -43,7 +43,7 @@ def da(params: Params, h: Array, dy: Array, da: Array, carried: Array) -> None:
     _da(params.W, _batch(h), _batch(da), carried if carried.ndim == 2 else carried[None])
 
 
-KERNEL = Kernel(states, da, has_blas=True)
+KERNEL = Kernel(states, da, own_blas=True)
 
 
 def _batch(array: Array) -> Array:
@@ -82,7 +82,7 @@ def _da(W, h, da, carried):
 def _product(left, right, out):
     """Write left right to out."""
     H = len(right)
-    if len(left) > 1 or H > SMALL:
+    if len(left) > 1 or H > FEW:
         np.dot(left, right, out)
         return
     row, sums = left[0], out[0]

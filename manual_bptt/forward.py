@@ -136,9 +136,9 @@ def _mark_overflow(W: Array, h: Array) -> None:
     h[1:] holds U x[t] + b. In ``W h``, where the magnitudes of all terms add up to infinity, so may
     a partial sum of terms that cancel.
     """
-    inputs, largest = h[1:], np.finfo(W.dtype).max
+    inputs, largest = h[1:], float(np.finfo(W.dtype).max)
     if sum_of_squares(inputs) + sum_of_squares(W) * (len(W) + sum_of_squares(h[0])) < largest:
-        return  # |W h| <= |W| |h| (Cauchy, Schwarz), and |h[t]|^2 <= H, come nowhere near
+        return  # |W h| <= |W| |h| (Cauchy, Schwarz), and |h[t]|^2 <= H for real numbers
     finite = np.isfinite(inputs)
     if not finite.all():
         inputs[~finite] = np.nan

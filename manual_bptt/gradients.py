@@ -52,7 +52,7 @@ def loss_and_gradients(
         this thread, of all outputs. A single sequence is not shared out.
     checkpoint_every : int or "sqrt", optional
         Keep the state every so many steps, or every sqrt(T), and compute the others once more: with
-        "sqrt", memory for about 2 sqrt(T) states instead of T, for up to half as much time again.
+        "sqrt", memory for about 2 sqrt(T) states instead of T, for about half as much time again.
         The result has the same bits. The number is rounded up to whole blocks, of 256 steps or,
         with more than 4 sequences, 1,024 rows.
     kernel : str

@@ -6,10 +6,12 @@ computed side by side, then one loss of all outputs, then the shards' gradients 
 are added in the order of the shards, whoever was ready first.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
+from contextvars import copy_context
 from functools import cache, partial
 from itertools import accumulate, pairwise
 from threading import Lock
@@ -24,7 +26,7 @@ from manual_bptt.workspace import workspace
 Workers = int | Executor | None
 LossOfOutputs = Callable[[Array], tuple[Any, Array]]
 Result = TypeVar("Result")
-THREADED = 2**17  # products of numbers in one step; a BLAS starts threads from 2**18 on (OpenBLAS)
+THREADED = 2**17  # numbers multiplied in a step: OpenBLAS starts threads from 2**18 on
 SHARD = 64  # sequences in a task for an executor: the same on any number of workers
 
 
@@ -46,8 +48,8 @@ def compute(
 ) -> tuple[Any, Gradients]:
     """Return the loss and the gradients; arguments are good. One sequence stays in this thread."""
     if workers is None or x.ndim == 2:
-        two_of_them = plan.kernel.has_blas and h0.size * len(params.W) >= THREADED
-        with _one_blas_thread() if two_of_them else nullcontext():
+        crowded = plan.kernel.own_blas and h0.size * len(params.W) >= THREADED
+        with _one_blas_thread() if crowded else nullcontext():
             return _here(params, x, h0, loss, plan)
     if isinstance(workers, Executor):
         return _on_executor(params, x, h0, loss, workers, plan)
@@ -143,17 +145,21 @@ def _total(parts: Iterable[Params]) -> Params:
 def _side_by_side(function: Callable[..., Result], *arguments: Sequence[Any]) -> list[Result]:
     """Return what the function makes of the first arguments, in this thread, and of the others."""
     (first, *others) = zip(*arguments, strict=True)
-    running = [_threads(len(others)).submit(function, *other) for other in others]
+    running = [
+        _threads().submit(copy_context().run, function, *other)  # the context has np.errstate
+        for other in others
+    ]
     try:
         here = function(*first)
     finally:
-        wait(running)  # they use memory that is this call's
+        wait(running)
     return [here, *(task.result() for task in running)]
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="manual_bptt")
+def _threads() -> ThreadPoolExecutor:
+    """Return the threads of this process: as many as were ever needed at once."""
+    return ThreadPoolExecutor(1024, thread_name_prefix="manual_bptt")
 
 
 class _Limit:
@@ -181,6 +187,16 @@ def _one_blas_thread() -> Iterator[None]:
             _Limit.calls -= 1
             if not _Limit.calls:
                 _Limit.held.restore_original_limits()
+
+
+def _start_anew() -> None:
+    """Forget, in a process that was forked, threads that are not there and calls that never end."""
+    _threads.cache_clear()
+    _Limit.lock, _Limit.calls = Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 @cache

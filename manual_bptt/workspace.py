@@ -2,7 +2,7 @@
 
 Memory fresh from the operating system costs more to touch for the first time than the arithmetic on
 it: a training loop that took and returned some hundred kilobytes a step would spend up to half of
-its time on that. So each thread keeps a little.
+its time on that. So each thread keeps a little, except what a call that failed has used.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import numpy as np
 
 from manual_bptt.params import Array
 
-SMALL, KEPT = 2**16, 2**24  # bytes: what is not worth keeping, and the most that a thread keeps
+SMALL, KEPT = 2**16, 2**24  # bytes: what is not worth keeping, and the most kept for a purpose
 
 
 class _Kept(local):
@@ -40,8 +40,6 @@ def workspace(purpose: str, size: int, dtype: np.dtype[Any]) -> Iterator[Array]:
     memory = _kept.memory.pop(purpose, None)
     if memory is None or len(memory) < room:
         memory = np.empty(room, np.uint8)
-    try:
-        yield memory[:room].view(dtype)
-    finally:
-        if len(memory) <= KEPT:
-            _kept.memory[purpose] = memory
+    yield memory[:room].view(dtype)  # where this raises, a thread may still be at work on it
+    if len(memory) <= KEPT:
+        _kept.memory[purpose] = memory

@@ -14,6 +14,7 @@ TINY = Shape(3, 4, 2, 3, 1)
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(timing, "SETTLING", 0.0)
+    monkeypatch.setattr(bench, "cores", lambda: 2)
     monkeypatch.setattr(bench, "QUICK", (TINY, TINY._replace(B=1)))
     monkeypatch.setattr(bench, "MIDDLE", TINY)
     monkeypatch.setattr(bench, "GROWTH", {"T": (2, 4, 8), "B": (2, 4, 8), "H": (2, 4, 8)})
@@ -23,7 +24,7 @@ def quick(monkeypatch):
 
 def test_it_measures_everything_and_writes_it_as_json_alone(quick, capsys, tmp_path):
     picture = tmp_path / "growth.png"
-    assert main(["bench", "--quick", "--workers", "2", "--json", "-", "--plot", str(picture)]) == 0
+    assert main(["bench", "--quick", "--json", "-", "--plot", str(picture)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     result = json.loads(out)
@@ -79,7 +80,7 @@ def test_the_contestants_compute_the_same(B, dtype):
         assert one.dtype == dtype
         np.testing.assert_allclose(one, other, **close)
     pytest.importorskip("torch")
-    theirs, weights = contestants.by_torch(todo)()
+    theirs, weights = contestants.by_torch(todo, threads=1)()
     np.testing.assert_allclose(theirs, value, **close)
     dU, dW, db, _, dV, dc = (weight.grad.numpy() for weight in weights)
     for one, other in zip((dW, dU, db, dV, dc), grads, strict=False):

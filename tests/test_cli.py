@@ -71,6 +71,23 @@ def test_verify_exits_1_and_names_the_gradient_that_is_wrong(monkeypatch, capsys
     assert "U is wrong" in capsys.readouterr().out
 
 
+def test_verify_repeats_a_failure_of_another_way_in_that_way(monkeypatch, capsys):
+    right = manual_bptt.candidate.loss_and_gradients
+
+    def wrong(*arguments, workers=None, **options):
+        value, grads = right(*arguments, workers=workers, **options)
+        return value, grads if workers is None else grads._replace(b=2 * grads.b)
+
+    monkeypatch.setattr("manual_bptt.candidate.loss_and_gradients", wrong)
+    monkeypatch.setattr(verify, "ways_to_compute", lambda: {"two threads": {"workers": 2}})
+    assert main(["verify", "--cases", "8"]) == 1
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("to reproduce: python -c")]
+    assert "candidate(mb.squared_error, workers=2)" in line
+    exec(line.removeprefix('to reproduce: python -c "').removesuffix('"'), {})
+    assert "b is wrong" in capsys.readouterr().out
+
+
 def test_train_saves_a_model_and_reports_persistence_beside_it(tmp_path, capsys):
     assert main(["train", "--recipe", "lab9", "--out", str(tmp_path / "run")]) == 0
     out, err = capsys.readouterr()
@@ -97,7 +114,7 @@ BAD = [
     ["verify", "--seed", "9" * 5000],
     ["vectors"],
     ["vectors", "--out", "/dev/null/vectors"],
-    ["bench", "--workers", "0"],
+    ["bench", "--plot", "-"],
     ["bench", "--json", "/no/such/folder/out.json"],
     ["bench", "--plot", "/no/such/folder/growth.png"],
 ]

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rounding import rounding_bounds
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import manual_bptt as mb
 import reference
 from manual_bptt.candidate import candidate
+from manual_bptt.forward import states_of_block
 from reference.strategies import problems
 
 mpmath = pytest.importorskip("mpmath")
@@ -52,7 +54,7 @@ def linear(y, target):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("B", [None, 1, 5])
-@pytest.mark.parametrize("H", [1, 3, 4, 9, 33])
+@pytest.mark.parametrize("H", [1, 3, 4, 9, 33, 65, 130])
 def test_the_error_is_within_the_bound_on_rounding(B, H, dtype):
     rng = np.random.default_rng(H)
     batch = () if B is None else (B,)
@@ -135,6 +137,58 @@ def test_what_overflows_is_what_it_is_for_the_plain_kernel(dtype):
     assert np.isnan(plain.h0[1]).all()
     for one, other in zip(plain, grads, strict=True):
         np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+
+
+@pytest.mark.parametrize("field", ["W", "b", "h0"])
+def test_sums_that_may_overflow_are_marked_as_the_plain_kernel_marks_them(field):
+    """Terms that cancel: a partial sum is infinite, and tanh would make a plausible 1 of it."""
+    huge = 0.9 * np.finfo(float).max
+    params = mb.init_params(2, 4, 1, rng=0)
+    h0 = np.zeros((3, 4))
+    if field == "W":
+        params = params._replace(W=np.tile([huge, huge, -huge, -huge], (4, 1)))
+        h0[1] = 1
+    elif field == "b":
+        params = params._replace(b=np.full(4, huge), U=np.full((4, 2), huge))
+    else:
+        h0[1] = huge
+        params = params._replace(W=8 * params.W)
+    states = {}
+    for kernel in (compiled.states, states_of_block):
+        h = np.empty((6, 3, 4))
+        h[0] = h0
+        with np.errstate(all="ignore"):
+            kernel(params, np.ones((5, 3, 2)), h)
+        states[kernel] = h
+    one, other = states.values()
+    assert np.isnan(one[1:, 1]).any()
+    np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+
+
+def test_the_compiled_kernel_is_what_is_used():
+    rng = np.random.default_rng(0)
+    params, x = mb.init_params(3, 20, 2, rng=0), rng.standard_normal((50, 3))
+    one, other = (
+        mb.loss_and_gradients(params, x, np.zeros((50, 2)), kernel=kernel)[1].W
+        for kernel in ("numpy", "numba")
+    )
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_both_blas_libraries_are_held_where_each_would_start_threads():
+    seen = []
+
+    def loss(y, target):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return mb.squared_error(y, target)
+
+    params = mb.init_params(2, 64, 1, rng=0)
+    with threadpool_limits(limits=2, user_api="blas"):
+        for B in (32, 31):
+            x, target = np.ones((2, B, 2)), np.ones((2, B, 1))
+            mb.loss_and_gradients(params, x, target, loss=loss, kernel="numba")
+    assert seen == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("dtype", [np.longdouble, np.complex128])

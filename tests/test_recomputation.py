@@ -102,7 +102,7 @@ def trace_and_slope(params, x, target):
     return trace, mb.squared_error(trace.y, target)[1]
 
 
-@pytest.mark.parametrize(("every", "most"), [(None, 5000), ("sqrt", 10_000), (1, 10_000)])
+@pytest.mark.parametrize(("every", "most"), [(None, 5000), ("sqrt", 9864), (1, 9864)])
 def test_a_state_is_computed_at_most_twice_and_once_without_checkpoints(every, most, monkeypatch):
     params, x, target = drawn(5000)
     steps = []
@@ -114,7 +114,7 @@ def test_a_state_is_computed_at_most_twice_and_once_without_checkpoints(every, m
     kernel = checkpointing.Kernel(states=counted)
     monkeypatch.setattr(gradients, "_kernel", lambda *_: kernel)
     mb.loss_and_gradients(params, x, target, checkpoint_every=every)
-    assert 5000 <= sum(steps) <= most
+    assert sum(steps) == most  # all, and all but the last segment once more
 
 
 @pytest.mark.parametrize("T", [20_000, 100_000])
@@ -145,12 +145,12 @@ def test_the_last_segment_may_be_of_any_length():
 
 
 def test_a_loss_that_differentiates_a_network_itself_disturbs_nothing():
-    params, x, target = drawn(400, 16)
+    params, x, target = drawn(400, 64)
     expected = mb.loss_and_gradients(params, x, target)
 
     def loss(y, target):
         mb.loss_and_gradients(params, 2 * x, target, checkpoint_every=64)
-        mb.loss_and_gradients(params, x[:, :3], target[:, :3])
+        mb.loss_and_gradients(params, x[:, :60], target[:, :60])
         return mb.squared_error(y, target)
 
     for every in (None, "sqrt"):

@@ -1,6 +1,8 @@
 """Gradients computed by workers: the same door, the same sums, whoever is ready first."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,6 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import manual_bptt as mb
 import reference
+from manual_bptt import parallel
 from manual_bptt.parallel import SHARD
 from reference.strategies import problems
 
@@ -105,6 +108,67 @@ def test_a_task_for_an_executor_has_no_more_sequences_than_a_shard():
     assert max(outputs) <= SHARD
 
 
+def test_tasks_of_an_executor_add_up_to_the_gradient_of_the_batch():
+    value, grads = gradients(Backwards(), B=2 * SHARD + 5)
+    expected_value, expected = gradients(None, B=2 * SHARD + 5)
+    assert value == pytest.approx(expected_value, rel=1e-14)
+    for one, other in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_as_many_threads_compute_as_were_asked_for_and_no_more_are_kept(monkeypatch):
+    meeting = threading.Barrier(3)
+    passes = parallel.forward_pass
+
+    def meet(*arguments):
+        meeting.wait(timeout=30)  # for all three
+        return passes(*arguments)
+
+    monkeypatch.setattr(parallel, "forward_pass", meet)
+    gradients(3, B=7)
+    before = threading.active_count()
+    monkeypatch.undo()
+    for workers in (1, 2, 3):
+        gradients(workers, B=7)
+    assert threading.active_count() == before
+
+
+def test_threads_see_the_floating_point_settings_of_the_caller():
+    params, x, target, _ = problem(B=4)
+    params = params._replace(V=params.V * 1e308)
+    for workers in (None, 2):
+        with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+            mb.loss_and_gradients(params, x, target, workers=workers, check_finite=False)
+        with np.errstate(all="ignore"):
+            mb.loss_and_gradients(params, x, target, workers=workers, check_finite=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    code = (
+        "import multiprocessing as mp, numpy as np, manual_bptt as mb\n"
+        "args = mb.init_params(2, 3, 1, rng=0), np.ones((4, 6, 2)), np.zeros((4, 6, 1))\n"
+        "def child(): mb.loss_and_gradients(*args, workers=2)\n"
+        "child()\n"
+        "process = mp.get_context('fork').Process(target=child)\n"
+        "process.start(); process.join(60)\n"
+        "assert process.exitcode == 0, process.exitcode\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+def test_threads_work_without_threadpoolctl_too():
+    code = (
+        "import sys; sys.modules['threadpoolctl'] = None\n"
+        "import numpy as np, manual_bptt as mb\n"
+        "args = mb.init_params(2, 3, 1, rng=0), np.ones((4, 6, 2)), np.zeros((4, 6, 1))\n"
+        "one, other = (mb.loss_and_gradients(*args, workers=n)[1] for n in (None, 2))\n"
+        "assert np.allclose(one.W, other.W)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_processes_of_their_own_give_the_same_bits():
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         assert_same_bits(gradients(executor), gradients(Backwards()))
@@ -168,6 +232,32 @@ def test_blas_has_as_many_threads_after_as_before_even_if_calls_overlap():
             thread.join()
         assert blas_threads() == before
         assert_same_bits(gradients(2), expected)
+
+
+def test_blas_has_its_threads_again_after_a_loss_that_fails():
+    def loss(y, target):
+        raise KeyError
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = blas_threads()
+        with pytest.raises(KeyError):
+            gradients(2, loss=loss)
+        assert blas_threads() == before
+
+
+def test_blas_is_held_until_the_last_of_overlapping_calls_has_ended():
+    seen = []
+
+    def loss(y, target):
+        thread = threading.Thread(target=gradients, args=(2,))
+        thread.start()
+        thread.join()
+        seen.extend(blas_threads())
+        return mb.squared_error(y, target)
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        gradients(2, loss)
+    assert set(seen) == {1}
 
 
 def test_blas_keeps_to_one_thread_while_threads_of_ours_compute():

@@ -1,6 +1,7 @@
 """``manual-bptt bench``: the time and the memory of the gradients, beside JAX and torch.
 
-Times are medians of turns, one after the other in one process; what counts are ratios.
+Times are medians of turns, one after the other in one process; what counts are ratios. Of ours, and
+of torch's with one thread and with all, the fastest counts; which of ours it was stands beside it.
 """
 
 import argparse
@@ -10,19 +11,21 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 import manual_bptt as mb
 from manual_bptt.cli import contestants
-from manual_bptt.cli.contestants import Shape, Work, work
+from manual_bptt.cli.contestants import Shape, work
 from manual_bptt.cli.shared import (
+    UsageError,
     bar,
-    positive,
+    compiles,
+    installed,
     print_table,
     require,
+    require_apart,
     require_writable,
     versions,
     write_json,
@@ -60,9 +63,6 @@ def add_to(commands: Any) -> None:
     bench.add_argument("--quick", action="store_true", help="a few shapes, in under a minute")
     bench.add_argument("--json", metavar="PATH", help="write all figures as JSON; - is stdout")
     bench.add_argument("--plot", metavar="PATH", help="write how the time grows, as a picture")
-    bench.add_argument(
-        "--workers", type=positive, default=cores(), metavar="N", help="threads (%(default)s)"
-    )
     bench.set_defaults(run=_bench)
 
 
@@ -77,11 +77,14 @@ def _bench(arguments: argparse.Namespace) -> int:
     require("forecast", "matplotlib", "threadpoolctl")
     require_writable(arguments.json)
     require_writable(arguments.plot)
+    require_apart("--plot", arguments.plot, *filter(None, [arguments.json]))
+    if arguments.plot == "-":
+        raise UsageError("--plot is -; expected a path, for a picture is no text")
     quiet = arguments.json == "-"
     began = time.perf_counter()
     result: dict[str, Any] = {
-        "machine": {"processor": _processor(), "cores": cores(), "workers": arguments.workers},
-        "versions": versions("numpy", "jax", *filter(find_spec, ("numba", "torch"))),
+        "machine": {"processor": _processor(), "cores": cores()},
+        "versions": versions("numpy", "jax", *filter(installed, ("numba", "torch"))),
     }
     sections = (_speed, _growth, _memory, _long, _checkpoints, _cluster, _rest)
     import jax
@@ -119,10 +122,7 @@ def _speed(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     rates = {}
     for dtype in DTYPES:
         before = product_rate(dtype)
-        rows = [
-            _compared(shape, dtype, arguments.workers, rounds) | {"dtype": dtype}
-            for shape in shapes
-        ]
+        rows = [_compared(shape, dtype, rounds) | {"dtype": dtype} for shape in shapes]
         rates[dtype] = max(before, product_rate(dtype))
         for row in rows:
             row["of_product_rate"] = row["products"] / row["seconds"] / rates[dtype]
@@ -130,28 +130,32 @@ def _speed(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     yield "product_rate", rates
 
 
-def _compared(shape: Shape, dtype: str, workers: int, rounds: int) -> dict[str, Any]:
-    """Return the times of all contestants for one shape."""
-    todo = work(shape, dtype)
+def _compared(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
+    """Return the times of all contestants for one shape; of ours and of torch's the best counts."""
+    todo, workers = work(shape, dtype), cores()
     calls = {"numpy": contestants.by_hand(todo)}
-    if find_spec("numba"):
+    if compiles():
         calls["numba"] = contestants.by_hand(todo, kernel="numba")
     for kernel in [*calls] if shape.B > 1 and workers > 1 else []:
         calls[f"{kernel}, {workers}"] = contestants.by_hand(todo, kernel=kernel, workers=workers)
+    ours = len(calls)
     calls["jax"] = contestants.by_jax(todo)
-    if find_spec("torch"):
-        calls["torch"] = contestants.by_torch(todo)
+    if installed("torch"):
+        for threads in sorted({1, workers}):
+            calls[f"torch, {threads}"] = contestants.by_torch(todo, threads)
     seconds = dict(zip(calls, medians(list(calls.values()), rounds, 0.1), strict=True))
-    own = {name: s for name, s in seconds.items() if name not in ("jax", "torch")}
-    fastest = min(own, key=lambda name: own[name])
+    fastest = min([*calls][:ours], key=lambda name: seconds[name])
+    peers = {"jax": seconds["jax"]}
+    if any(name.startswith("torch") for name in calls):
+        peers["torch"] = min(s for name, s in seconds.items() if name.startswith("torch"))
     return {
         "shape": shape._asdict(),
         "times": seconds,
         "fastest": fastest,
-        "seconds": own[fastest],
+        "seconds": seconds[fastest],
         "products": shape.products,
-        "ratios": {peer: seconds[peer] / own[fastest] for peer in seconds if peer not in own},
-        "numpy_ratio": seconds["jax"] / own["numpy"],
+        "ratios": {peer: s / seconds[fastest] for peer, s in peers.items()},
+        "numpy_ratio": seconds["jax"] / seconds["numpy"],
     }
 
 
@@ -195,31 +199,30 @@ def _mean(ratios: list[float]) -> float:
 
 def _growth(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     growth: dict[str, Any] = {}
+    rounds = 1 if arguments.quick else 3
     for axis, sizes in GROWTH.items():
         shapes = [MIDDLE._replace(**{axis: size}) for size in sizes]
-        calls = [_best_of_ours(work(shape, "float64"), arguments.workers) for shape in shapes]
-        times = {"ours": [min(medians(own, 2, 0.02)) for own in calls]}
-        if not arguments.quick:
-            theirs = [contestants.by_jax(work(shape, "float64")) for shape in shapes]
-            times["jax"] = [medians([call], 2, 0.02)[0] for call in theirs]
+        times: dict[str, list[float]] = {"ours": [], "jax": []}
+        for shape in shapes:
+            todo = work(shape, "float64")
+            ours = [contestants.by_hand(todo), contestants.by_hand(todo, workers=cores())]
+            *own, theirs = medians([*ours, contestants.by_jax(todo)], rounds, 0.02)
+            times["ours"].append(min(own))
+            times["jax"].append(theirs)
         slopes = {name: slope(sizes, own) for name, own in times.items()}
         growth[axis] = {"sizes": sizes, "seconds": times, "slopes": slopes}
     yield "growth", {"shape": MIDDLE._asdict(), "axes": growth}
 
 
-def _best_of_ours(todo: Work, workers: int) -> list[contestants.Call]:
-    return [contestants.by_hand(todo), contestants.by_hand(todo, workers=workers)]
-
-
 def _print_growth(growth: dict[str, Any]) -> None:
-    header = ("size", "from", "to", "seconds", "slope")
+    header = ("size", "from", "to", "seconds, NumPy", "slope", "slope of JAX")
     rows = [
         (
             axis,
             str(one["sizes"][0]),
             str(one["sizes"][-1]),
             f"{one['seconds']['ours'][0]:.2g} to {one['seconds']['ours'][-1]:.2g}",
-            f"{one['slopes']['ours']:.2f}",
+            *(f"{one['slopes'][name]:.2f}" for name in ("ours", "jax")),
         )
         for axis, one in growth["axes"].items()
     ]
@@ -237,9 +240,8 @@ def _plot(growth: dict[str, Any], path: str) -> None:
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (axis, one) in zip(panels, growth["axes"].items(), strict=True):
         for name, style in (("jax", "s--"), ("ours", "o-")):
-            if name in one["seconds"]:
-                label = f"{'by hand' if name == 'ours' else 'JAX'}, slope {one['slopes'][name]:.2f}"
-                axes.loglog(one["sizes"], one["seconds"][name], style, label=label)
+            label = f"{'NumPy' if name == 'ours' else 'JAX'}, slope {one['slopes'][name]:.2f}"
+            axes.loglog(one["sizes"], one["seconds"][name], style, label=label)
         axes.set_xlabel(meanings[axis])
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -255,12 +257,12 @@ def _plot(growth: dict[str, Any], path: str) -> None:
 def _memory(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     ways: dict[str, tuple[str, dict[str, Any]]] = {
         "numpy": ("by_hand", {}),
-        "threads": ("by_hand", {"workers": arguments.workers}),
+        "threads": ("by_hand", {"workers": cores()}),
         "checkpoints": ("by_hand", {"checkpoint_every": "sqrt"}),
         "jax": ("by_jax", {}),
     }
-    if find_spec("torch"):
-        ways["torch"] = ("by_torch", {})
+    if installed("torch"):
+        ways["torch"] = ("by_torch", {"threads": cores()})
     states = LARGE.states * 8
     rows = {
         way: once(name, LARGE, "float64", **options)._asdict()
@@ -300,7 +302,7 @@ def _is_ours(way: str) -> bool:
 
 def _long(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     shape = Shape(1, 100_000 if arguments.quick else 1_000_000, 4, 64, 1)
-    kernel = "numba" if find_spec("numba") else "numpy"
+    kernel = "numba" if compiles() else "numpy"
     measured = once("by_hand", shape, "float64", checkpoint_every="sqrt", kernel=kernel)
     yield "long", {"shape": shape._asdict(), "kernel": kernel, **measured._asdict()}
 
@@ -340,7 +342,7 @@ def _print_checkpoints(rows: list[dict[str, Any]]) -> None:
 
 def _cluster(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Compute one gradient on a Dask cluster of two processes, if Dask is there."""
-    if not find_spec("distributed"):
+    if not installed("distributed"):
         return
     distributed: Any = import_module("distributed")
     shape = Shape(256, 50, 16, 64, 4)

@@ -84,8 +84,8 @@ def by_jax(todo: Work, unroll: int = 1) -> Call:
     return lambda: wait(differentiate(own, *sequences))
 
 
-def by_torch(todo: Work) -> Call:
-    """Return ``torch.nn.RNN`` and a linear layer with autograd."""
+def by_torch(todo: Work, threads: int) -> Call:
+    """Return ``torch.nn.RNN`` and a linear layer with autograd, on so many threads."""
     import torch
 
     params, x, h0, target = todo
@@ -98,6 +98,7 @@ def by_torch(todo: Work) -> Call:
         weight.data = torch.from_numpy(value.copy())
 
     def call() -> Any:
+        torch.set_num_threads(threads)
         tx, th0, ty = (torch.from_numpy(array) for array in (x, h0[None], target))
         for weight in weights:
             weight.grad = None

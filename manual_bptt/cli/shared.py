@@ -38,6 +38,20 @@ def require(extra: str, *modules: str) -> None:
             ) from None
 
 
+def installed(module: str) -> bool:
+    """Return whether a module can be imported, whatever keeps it from that."""
+    try:
+        import_module(module)
+    except Exception:
+        return False
+    return True
+
+
+def compiles() -> bool:
+    """Return whether the compiled kernel can be had."""
+    return installed("manual_bptt.compiled")
+
+
 def require_writable(path: str | None) -> None:
     """Refuse a path that cannot be written to before any work is done."""
     if path is None or path == "-":

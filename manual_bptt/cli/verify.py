@@ -4,7 +4,6 @@ import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import manual_bptt as mb
 from manual_bptt.candidate import candidate
 from manual_bptt.cli.check import print_report
 from manual_bptt.cli.shared import (
+    compiles,
     positive,
     print_table,
     progress,
@@ -72,10 +72,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     for way, options in ways_to_compute().items():
         groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
         judged = partial(_in_another_way, options)
+        began = time.perf_counter()
         ways[way] = report = Report.of(_judged(groups, way, judged))
-        reports[way] = report.as_dict()
+        seconds = time.perf_counter() - began
+        reports[way] = {"seconds": seconds, **report.as_dict()}
         if not report.passed:
-            _print_report(report, way, 0, quiet=quiet)
+            _print_report(report, way, seconds, options, quiet=quiet)
     _print_ways(ways, quiet=quiet)
     rows = equation_rows(arguments.cases, arguments.seed)
     _print_equations(rows, quiet=quiet)
@@ -165,8 +167,7 @@ def ways_to_compute() -> dict[str, dict[str, Any]]:
         "kernel='numba'": {"kernel": "numba"},
         "kernel='numba', all three": {"kernel": "numba", "workers": 2, "checkpoint_every": 1},
     }
-    numba = find_spec("numba") is not None
-    return {way: options for way, options in ways.items() if numba or "kernel" not in options}
+    return {k: options for k, options in ways.items() if "kernel" not in options or compiles()}
 
 
 def _in_another_way(options: dict[str, Any], loss: str) -> Any:
@@ -261,16 +262,23 @@ def _print_ways(ways: dict[str, Any], *, quiet: bool) -> None:
     print_table("other ways to compute the same against jax.grad", header, rows, note)
 
 
-def _print_report(report: Any, title: str, seconds: float, *, quiet: bool) -> None:
+def _print_report(
+    report: Any,
+    title: str,
+    seconds: float,
+    options: dict[str, Any] | None = None,
+    *,
+    quiet: bool,
+) -> None:
     if quiet:
         return
     headline = f"manual gradients against jax.grad: {title}"
     if title == UNPADDED:
         headline = "jax.grad at the exact shape against jax.grad with padding"
-    print_report(report, headline, seconds, again=_to_reproduce(report, title))
+    print_report(report, headline, seconds, again=_to_reproduce(report, title, options or {}))
 
 
-def _to_reproduce(report: Any, title: str) -> list[str]:
+def _to_reproduce(report: Any, title: str, options: dict[str, Any]) -> list[str]:
     """Return the command that repeats the worst problem alone, if it can be made from its line."""
     wrong = [row.worst_problem for row in report.rows if row.failures]
     found = [line for line in wrong if line.startswith("reference.")]
@@ -279,7 +287,8 @@ def _to_reproduce(report: Any, title: str) -> list[str]:
     import reference
 
     loss = eval(found[0], {"reference": reference}).loss
-    judged = f"reference.judge(candidate(mb.{loss}), [{found[0]}])"
+    chosen = "".join(f", {name}={value!r}" for name, value in options.items())
+    judged = f"reference.judge(candidate(mb.{loss}{chosen}), [{found[0]}])"
     code = "; ".join([
         "import reference, manual_bptt as mb",
         "from manual_bptt.candidate import candidate",
