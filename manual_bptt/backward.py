@@ -168,12 +168,12 @@ def run_backward(
             da_block = memory[: h_now.size].reshape(h_of_block[1:].shape)
             da_of(params, h_of_block, dy[block], da_block, carried)  # Eqs. 4-5
             da, ones = rows(da_block), over_time[: len(h_now)]
-            dW += da.T @ h_before  # Eq. 9
-            dU += da.T @ rows(x[block])  # Eq. 10
-            db += ones @ da  # Eq. 7
-            dV += ys.T @ h_now  # Eq. 8
-            dc += ones @ ys  # Eq. 6
-            dx[block] = (da @ params.U).reshape(dx[block].shape)
+            dW += da.T.dot(h_before)  # Eq. 9
+            dU += da.T.dot(rows(x[block]))  # Eq. 10
+            db += ones.dot(da)  # Eq. 7
+            dV += ys.T.dot(h_now)  # Eq. 8
+            dc += ones.dot(ys)  # Eq. 6
+            dx[block] = da.dot(params.U).reshape(dx[block].shape)
 
 
 def _checked(

@@ -12,22 +12,21 @@ import reference
 # name: (line of backward.py, what breaks it, gradients that are then wrong)
 BREAKS = {
     "W for W transposed": ("da_now.dot(W, carried)", "da_now.dot(W.T, carried)", "W U b x h0 h"),
-    "h[t] for h[t-1] in dW": ("dW += da.T @ h_before", "dW += da.T @ h_now", "W"),
+    "h[t] for h[t-1] in dW": ("dW += da.T.dot(h_before)", "dW += da.T.dot(h_now)", "W"),
     "the first step left out of db": (
-        "db += ones @ da", "db += ones[len(carried) :] @ da[len(carried) :]", "b",
+        "db += ones.dot(da)", "db += ones[len(carried) :].dot(da[len(carried) :])", "b",
     ),
     "1 - h for 1 - h**2": ("slope = h[1:] * h[1:]", "slope = h[1:] * 1", "W U b x h0 h"),
-    "half of dV": ("dV += ys.T @ h_now", "dV += ys.T @ h_now / 2", "V"),
-    "h[t-1] for h[t] in dV": ("dV += ys.T @ h_now", "dV += ys.T @ h_before", "V"),
-    "mean for sum in dc": ("dc += ones @ ys", "dc += ones / len(ones) @ ys", "c"),
+    "half of dV": ("dV += ys.T.dot(h_now)", "dV += ys.T.dot(h_now) / 2", "V"),
+    "h[t-1] for h[t] in dV": ("dV += ys.T.dot(h_now)", "dV += ys.T.dot(h_before)", "V"),
+    "mean for sum in dc": ("dc += ones.dot(ys)", "dc += ones.dot(ys) / len(ones)", "c"),
     "the last step left out of dc": (
-        "dc += ones @ ys", "dc += ones[: -len(carried)] @ ys[: -len(carried)]", "c",
+        "dc += ones.dot(ys)", "dc += ones[: -len(carried)].dot(ys[: -len(carried)])", "c",
     ),
-    "x left out of the chain": ("(da @ params.U)", "(da @ -params.U)", "x"),
+    "x left out of the chain": ("da.dot(params.U)", "da.dot(-params.U)", "x"),
     "dU with the steps reversed": (
-        "dU += da.T @ rows(x[block])", "dU += da.T @ rows(x[block][::-1])", "U",
+        "dU += da.T.dot(rows(x[block]))", "dU += da.T.dot(rows(x[block][::-1]))", "U",
     ),
-    "the sums of the last block alone": ("dW += da.T @ h_before", "dW[:] = da.T @ h_before", "W"),
     "V' dy left out of the carry": (
         "np.add(da_now, carried, dh_now)", "np.copyto(dh_now, carried)", "W U b x h0 h",
     ),
@@ -65,6 +64,14 @@ def test_a_broken_line_is_caught_and_the_wrong_gradients_named(name, monkeypatch
     assert {row.gradient for row in report.rows if row.status == "mismatch"} == {*expected.split()}
 
 
+def test_a_sum_over_the_first_block_alone_is_caught_in_a_long_sequence(monkeypatch):
+    old, new = "dW += da.T.dot(h_before)", "dW[:] = da.T.dot(h_before)"
+    judged = candidate_with(old, new, monkeypatch)
+    long = reference.draw_problems(2, 0, dtype="float64", batched=False, sizes={"T": 600})
+    report = reference.Report.of(reference.judge(judged, long))
+    assert {row.gradient for row in report.rows if row.status == "mismatch"} == {"W"}
+
+
 def test_the_unbroken_source_loaded_in_the_same_way_passes(monkeypatch):
-    same = "dV += ys.T @ h_now"
+    same = "dV += ys.T.dot(h_now)"
     assert reference.compare(candidate_with(same, same, monkeypatch), cases=40).passed
