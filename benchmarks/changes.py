@@ -1,33 +1,37 @@
 """Measure what each part of the kernels is worth: python benchmarks/changes.py [--json PATH].
 
 Each part is taken back alone, or something else that was tried takes its place; the time is divided
-by that of the code as it is, both measured in turns in one process. A ratio above 1 says that the
-change is worth its lines.
+by that of the code as it is, both measured in turns. A ratio above 1 says that the change is worth
+its lines.
 """
 
 import argparse
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib import import_module
+from multiprocessing import get_context
 from typing import Any
 
 import jax
 import numpy as np
 from numba import njit
+from threadpoolctl import threadpool_limits
 
 import manual_bptt as mb
 from manual_bptt import compiled
 from manual_bptt.checkpointing import Kernel
-from manual_bptt.cli.bench import SHAPES, cores
-from manual_bptt.cli.contestants import Call, Work, by_hand, by_jax, work
-from manual_bptt.cli.timing import medians
+from manual_bptt.cli.bench import DTYPES, SHAPES, cores
+from manual_bptt.cli.contestants import Call, Shape, Work, by_hand, by_jax, work
+from manual_bptt.cli.timing import medians, product_rate
 from manual_bptt.params import Array, Params
 
 MODULES = {
     name: import_module(f"manual_bptt.{name}") for name in ("forward", "gradients", "workspace")
 }
 forward = MODULES["forward"]
+LARGE = [SHAPES[i] for i in (5, 7, 8)]
 CHOSEN = [SHAPES[i] for i in (1, 2, 3, 4, 5, 7)]
 
 
@@ -125,10 +129,6 @@ CHANGES: dict[str, tuple[Callable[[Work], Call], Callable[[Work], Call]]] = {
         by_hand,
         lambda todo: within(by_hand(todo), forward__BLOCK_ROWS=2**40, forward__BLOCK_STEPS=2**40),
     ),
-    "NumPy: new memory for every call": (
-        by_hand,
-        lambda todo: within(by_hand(todo), workspace__KEPT=0),
-    ),
     "NumPy: one stacked product a step": (
         by_hand,
         lambda todo: with_kernel(todo, Kernel(stacked_states, stacked_da)),
@@ -149,6 +149,26 @@ CHANGES: dict[str, tuple[Callable[[Work], Call], Callable[[Work], Call]]] = {
     "JAX: inputs in its own arrays": (by_jax, jax_with_inputs_of_its_own),
     "JAX: scan unrolled by 4": (by_jax, lambda todo: by_jax(todo, unroll=4)),
 }
+
+
+NEW_MEMORY = "NumPy: new memory for every call"
+
+
+def with_new_memory(shape: Shape) -> float:
+    """Return the ratio for a call that keeps no memory, each in a process that does nothing else.
+
+    In one that has freed large arrays before, the C library keeps memory by itself.
+    """
+    times = []
+    for kept in (MODULES["workspace"].KEPT, 0):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            times.append(process.submit(_time_with_memory, shape, kept).result())
+    return times[1] / times[0]
+
+
+def _time_with_memory(shape: Shape, kept: int) -> float:
+    MODULES["workspace"].KEPT = kept
+    return medians([by_hand(work(shape, "float64"))], 3, 0.2)[0]
 
 
 # What a small call is spent on ------------------------------------------------------------------
@@ -180,6 +200,57 @@ def parts_of_a_call(todo: Work) -> dict[str, Call]:
     }
 
 
+# What a large call is spent on ------------------------------------------------------------------
+
+
+def products_alone(todo: Work) -> Call:
+    """Return the matrix products of a call, and nothing else, on as many threads."""
+    params, x, _, _ = todo
+    (T, B, D), (O, H), dtype = x.shape, params.V.shape, x.dtype
+    b = B // cores()
+    steps = forward.block_length(b)
+
+    def on_a_thread(_: int) -> None:
+        h, da, wide = (np.ones((steps, b, H), dtype) for _ in range(3))
+        dy, dx = np.ones((steps * b, O), dtype), np.ones((steps * b, D), dtype)
+        flat_h, flat_da, flat = (forward.rows(a) for a in (h, da, wide))
+        Wt, Ut, Vt = (np.ascontiguousarray(a.T) for a in (params.W, params.U, params.V))
+        for _ in range(T // steps):
+            np.matmul(dx, Ut, out=flat)
+            for one, out in zip(h, wide, strict=True):
+                one.dot(Wt, out)
+            flat_h.dot(Vt)
+            np.matmul(dy, params.V, out=flat)
+            for one, out in zip(da, wide, strict=True):
+                one.dot(params.W, out)
+            flat_da.T.dot(flat_h), flat_da.T.dot(dx), dy.T.dot(flat_h), flat_da.dot(params.U)
+
+    threads = ThreadPoolExecutor(cores())
+
+    def call() -> None:
+        with threadpool_limits(1, "blas"):
+            list(threads.map(on_a_thread, range(cores())))
+
+    return call
+
+
+def large_calls(rounds: int) -> dict[str, dict[str, float]]:
+    """Return, for large shapes, rates of operations: one large product, the products, the call."""
+    found = {}
+    for shape in LARGE:
+        for dtype in DTYPES:
+            todo = work(shape, dtype)
+            rate = product_rate(dtype)
+            call = by_hand(todo, kernel="numba", workers=cores())
+            alone, whole = medians([products_alone(todo), call], rounds, 0.2)
+            found[f"{', '.join(map(str, shape))}, {dtype}"] = {
+                "one large product": max(rate, product_rate(dtype)),
+                "the products of the call alone": shape.products / alone,
+                "the call": shape.products / whole,
+            }
+    return found
+
+
 def main() -> None:
     """Print a row for each change, and the ratio for each shape."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -188,7 +259,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = [", ".join(map(str, shape)) for shape in CHOSEN]
     print(f"{'float64; (B, T, D, H, O):':50}", *(f"{name:>22}" for name in names))
-    ratios: dict[str, list[float]] = {}
+    ratios = {NEW_MEMORY: [with_new_memory(shape) for shape in CHOSEN]}
+    print(f"{NEW_MEMORY:50}", *(f"{ratio:22.2f}" for ratio in ratios[NEW_MEMORY]))
     with jax.enable_x64(True):
         for change, (as_it_is, as_it_would_be) in CHANGES.items():
             ratios[change] = []
@@ -205,8 +277,13 @@ def main() -> None:
     print(f"\nmicroseconds at {tuple(SHAPES[0])}:")
     for part, seconds in zip(parts, times, strict=True):
         print(f"{part:50} {seconds * 1e6:.1f}")
+    large = large_calls(arguments.rounds)
+    print("\nGFLOP/s of large calls:")
+    for name, rates in large.items():
+        print(f"{name:40}", ", ".join(f"{k} {rate / 1e9:.0f}" for k, rate in rates.items()))
     if arguments.json is not None:
         found = {"shapes": CHOSEN, "ratios": ratios, "small": SHAPES[0]}
+        found["large"] = large
         found["parts"] = dict(zip(parts, times, strict=True))
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(found, file, indent=2)

@@ -135,6 +135,20 @@ def parts(found: dict[str, Any]) -> Iterator[str]:
     yield from table(header, [(k, f"{v * 1e6:.0f}") for k, v in found["parts"].items()])
 
 
+def large(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table of large calls."""
+    (first, *_) = found["large"].values()
+    rows = [
+        (
+            name,
+            *(f"{rate / 1e9:.0f}" for rate in rates.values()),
+            f"{rates['the call'] / rates['the products of the call alone']:.0%}",
+        )
+        for name, rates in found["large"].items()
+    ]
+    yield from table((f"GFLOP/s at {SHAPE}", *first, "call / its products"), rows)
+
+
 def machines(bench: dict[str, Any]) -> Iterator[str]:
     """Yield the lines on more machines than one: time of computing against time of adding up."""
     header = (SHAPE, "gradient, KB", "one machine, ms", "ring of 8, ms",
@@ -174,6 +188,7 @@ def main() -> None:
     write_part("memory", text([*memory(bench)]), PAGE)
     write_part("changes", text([*changes(found)]), PAGE)
     write_part("parts", text([*parts(found)]), PAGE)
+    write_part("large", text([*large(found)]), PAGE)
     write_part("machines", text([*machines(bench)]), PAGE)
     write_part("speed", text([*short(bench)]), README)
 
