@@ -8,10 +8,11 @@ its lines.
 import argparse
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from multiprocessing import get_context
 from typing import Any
 
 import jax
@@ -28,7 +29,8 @@ from manual_bptt.cli.timing import medians, product_rate
 from manual_bptt.params import Array, Params
 
 MODULES = {
-    name: import_module(f"manual_bptt.{name}") for name in ("forward", "gradients", "workspace")
+    name: import_module(f"manual_bptt.{name}")
+    for name in ("forward", "gradients", "parallel", "workspace")
 }
 forward = MODULES["forward"]
 LARGE = [SHAPES[i] for i in (5, 7, 8)]
@@ -142,6 +144,10 @@ CHANGES: dict[str, tuple[Callable[[Work], Call], Callable[[Work], Call]]] = {
         lambda todo: by_hand(todo, kernel="numba", workers=cores()),
         lambda todo: by_hand(todo, kernel="numba", workers=1),
     ),
+    "compiled: two BLAS libraries with all their threads": (
+        lambda todo: by_hand(todo, kernel="numba"),
+        lambda todo: within(by_hand(todo, kernel="numba"), parallel__THREADED=2**62),
+    ),
     f"NumPy: one thread of BLAS, not {cores()}": (
         by_hand,
         lambda todo: by_hand(todo, workers=1),
@@ -159,16 +165,18 @@ def with_new_memory(shape: Shape) -> float:
 
     In one that has freed large arrays before, the C library keeps memory by itself.
     """
+    code = (
+        "import sys, manual_bptt.workspace as workspace\n"
+        "from manual_bptt.cli.contestants import Shape, by_hand, work\n"
+        "from manual_bptt.cli.timing import medians\n"
+        "workspace.KEPT, *shape = map(int, sys.argv[1:])\n"
+        "print(medians([by_hand(work(Shape(*shape), 'float64'))], 5, 0.1)[0])\n"
+    )
     times = []
     for kept in (MODULES["workspace"].KEPT, 0):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            times.append(process.submit(_time_with_memory, shape, kept).result())
+        command = [sys.executable, "-c", code, str(kept), *map(str, shape)]
+        times.append(float(subprocess.run(command, capture_output=True, check=True).stdout))
     return times[1] / times[0]
-
-
-def _time_with_memory(shape: Shape, kept: int) -> float:
-    MODULES["workspace"].KEPT = kept
-    return medians([by_hand(work(shape, "float64"))], 3, 0.2)[0]
 
 
 # What a small call is spent on ------------------------------------------------------------------

@@ -1,8 +1,7 @@
-"""Measure what docs/performance.md says: python docs/performance.py (some ten minutes).
+"""Measure what docs/performance.md says: python docs/performance.py (some eight minutes).
 
-Writes the tables between the markers of that page and of the README, and docs/growth.png. With
-``--bench FILE --changes FILE`` it takes what ``manual-bptt bench --json`` and
-``benchmarks/changes.py --json`` have measured.
+Keeps what was measured in docs/performance.json, draws docs/growth.png, and writes the tables
+between the markers of that page and of the README. ``--render`` writes them from what was kept.
 """
 
 import argparse
@@ -18,17 +17,24 @@ from typing import Any
 from markers import table, write_part
 
 DOCS = Path(__file__).resolve().parent
-PAGE, README = DOCS / "performance.md", DOCS.parent / "README.md"
+PAGE, README, FOUND = (
+    DOCS / "performance.md", DOCS.parent / "README.md", DOCS / "performance.json",
+)  # fmt: skip
 SHAPE = "(B, T, D, H, O)"
 BANDWIDTH, LATENCY = 1.25e9, 50e-6  # bytes a second (10 Gbit/s) and seconds a message, assumed
 
 
-def measured(path: str | None, command: list[str], folder: str) -> Any:
-    """Return what a command measures, or has measured."""
-    if path is None:
-        path = str(Path(folder, "measured.json"))
-        subprocess.run([sys.executable, *command, "--json", path], check=True)
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def measure() -> None:
+    """Run both commands, and keep what they have measured."""
+    benchmark = ["-m", "manual_bptt.cli", "bench", "--plot", str(DOCS / "growth.png")]
+    commands = {"bench": benchmark, "changes": [str(DOCS.parent / "benchmarks" / "changes.py")]}
+    found = {}
+    for name, command in commands.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "found.json")
+            subprocess.run([sys.executable, *command, "--json", str(path)], check=True)
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+    FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def sizes(shape: Any) -> str:
@@ -119,7 +125,7 @@ def memory(bench: dict[str, Any]) -> Iterator[str]:
     for row in bench["checkpoints"]:
         bits = "the same bits" if row["same_bits"] else "other bits"
         cost = f"{row['ratio']:.2f} times the time of storing all states"
-        yield f"At ({sizes(row['shape'])}) it takes {cost}, to {bits}."
+        yield f"\nAt ({sizes(row['shape'])}) it takes {cost}, to {bits}."
 
 
 def changes(found: dict[str, Any]) -> Iterator[str]:
@@ -152,7 +158,7 @@ def large(found: dict[str, Any]) -> Iterator[str]:
 def machines(bench: dict[str, Any]) -> Iterator[str]:
     """Yield the lines on more machines than one: time of computing against time of adding up."""
     header = (SHAPE, "gradient, KB", "one machine, ms", "ring of 8, ms",
-              "machines to half efficiency", "rows a machine")  # fmt: skip
+              "machines to half efficiency", "rows a machine", "executor of 2")  # fmt: skip
     cells = []
     for row in bench["speed float64"]:
         B, T, D, H, O = row["shape"].values()
@@ -165,32 +171,29 @@ def machines(bench: dict[str, Any]) -> Iterator[str]:
         def ring(n: int, size: int = size) -> float:
             return 2 * (n - 1) / n * size / BANDWIDTH + 2 * (n - 1) * LATENCY
 
+        wire = 8 * (3 * D + 2 * O) / BANDWIDTH
+        executor = by_row / (by_row * 4 / 3 / 2 + wire)
         enough = max(n for n in range(1, B + 1) if alone / n >= ring(n))
         cells.append((
             sizes(row["shape"]), f"{size / 1e3:.1f}", f"{alone * 1e3:.2f}", f"{ring(8) * 1e3:.2f}",
             str(enough), f"{ring(max(2, enough)) / by_row:,.0f}",
+            f"{executor:.2f}",
         ))  # fmt: skip
     yield from table(header, cells)
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, unless told to write what was measured, and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bench", metavar="FILE", help="what bench --json has written")
-    parser.add_argument("--changes", metavar="FILE", help="what changes.py --json has written")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["-m", "manual_bptt.cli", "bench", "--plot", str(DOCS / "growth.png")]
-        bench = measured(arguments.bench, command, folder)
-        command = [str(DOCS.parent / "benchmarks" / "changes.py")]
-        found = measured(arguments.changes, command, folder)
-    write_part("speed", text([*speed(bench)]), PAGE)
-    write_part("memory", text([*memory(bench)]), PAGE)
-    write_part("changes", text([*changes(found)]), PAGE)
-    write_part("parts", text([*parts(found)]), PAGE)
-    write_part("large", text([*large(found)]), PAGE)
-    write_part("machines", text([*machines(bench)]), PAGE)
-    write_part("speed", text([*short(bench)]), README)
+    parser.add_argument("--render", action="store_true", help="do not measure anew")
+    if not parser.parse_args().render:
+        measure()
+    found = json.loads(FOUND.read_text(encoding="utf-8"))
+    for part in (speed, memory, machines):
+        write_part(part.__name__, text([*part(found["bench"])]), PAGE)
+    for part in (changes, parts, large):
+        write_part(part.__name__, text([*part(found["changes"])]), PAGE)
+    write_part("speed", text([*short(found["bench"])]), README)
 
 
 if __name__ == "__main__":
