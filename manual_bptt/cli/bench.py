@@ -322,7 +322,7 @@ def _checkpoints(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     for shape in CHECKPOINTED[-1:] if arguments.quick else CHECKPOINTED:
         todo = work(shape, "float64")
         calls = [contestants.by_hand(todo, checkpoint_every=every) for every in (None, "sqrt")]
-        stored, again = medians(calls, 5, 0.3)
+        stored, again = medians(calls, 9, 0.3)
         (one, grads), (other, same) = (call() for call in calls)
         equal = one == other and all(map(np.array_equal, grads, same))
         rows.append({"shape": shape._asdict(), "ratio": again / stored, "same_bits": equal})
