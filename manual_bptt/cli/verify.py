@@ -50,35 +50,11 @@ def add_to(commands: Any) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "rich", "latex2mathml")
-    from reference import Report
-
     require_writable(arguments.json)
     require_writable(arguments.html)
     quiet = arguments.json == "-"
     started = time.perf_counter()
-    reports = {}
-    draws = arguments.seed, arguments.dtype
-    for title, groups, judged in (
-        ("random problems", _random_groups(arguments.cases, *draws), _by_hand),
-        ("long sequences", _long_groups(*draws), _by_hand),
-        ("windows of real weather", _weather_groups(*draws), _by_hand),
-        (UNPADDED, _random_groups(min(8, 1 + arguments.cases // 100), *draws), _by_autodiff),
-    ):
-        began = time.perf_counter()
-        report = Report.of(_judged(groups, title, judged))
-        reports[title] = {"seconds": time.perf_counter() - began, **report.as_dict()}
-        _print_report(report, title, time.perf_counter() - began, quiet=quiet)
-    ways = {}
-    for way, options in ways_to_compute().items():
-        groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
-        judged = partial(_in_another_way, options)
-        began = time.perf_counter()
-        ways[way] = report = Report.of(_judged(groups, way, judged))
-        seconds = time.perf_counter() - began
-        reports[way] = {"seconds": seconds, **report.as_dict()}
-        if not report.passed:
-            _print_report(report, way, seconds, options, quiet=quiet)
-    _print_ways(ways, quiet=quiet)
+    reports = _gradient_reports(arguments, quiet=quiet) | _other_ways(arguments, quiet=quiet)
     rows = equation_rows(arguments.cases, arguments.seed)
     _print_equations(rows, quiet=quiet)
     passed = all(report["passed"] for report in reports.values()) and not any(
@@ -100,6 +76,45 @@ def _verify(arguments: argparse.Namespace) -> int:
 
         write_text(arguments.html, page(result))
     return 0 if passed else 1
+
+
+def _gradient_reports(arguments: argparse.Namespace, *, quiet: bool) -> dict[str, Any]:
+    """Judge the gradients, as they are by default, and autodiff itself; print a table of each."""
+    from reference import Report
+
+    draws = arguments.seed, arguments.dtype
+    reports = {}
+    for title, groups, judged in (
+        ("random problems", _random_groups(arguments.cases, *draws), _by_hand),
+        ("long sequences", _long_groups(*draws), _by_hand),
+        ("windows of real weather", _weather_groups(*draws), _by_hand),
+        (UNPADDED, _random_groups(min(8, 1 + arguments.cases // 100), *draws), _by_autodiff),
+    ):
+        began = time.perf_counter()
+        report = Report.of(_judged(groups, title, judged))
+        seconds = time.perf_counter() - began
+        reports[title] = {"seconds": seconds, **report.as_dict()}
+        _print_report(report, title, seconds, quiet=quiet)
+    return reports
+
+
+def _other_ways(arguments: argparse.Namespace, *, quiet: bool) -> dict[str, Any]:
+    """Judge the gradients as they are computed in other ways; print a line for each."""
+    from reference import Report
+
+    draws = arguments.seed, arguments.dtype
+    ways, reports = {}, {}
+    for way, options in ways_to_compute().items():
+        groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
+        judged = partial(_in_another_way, options)
+        began = time.perf_counter()
+        ways[way] = report = Report.of(_judged(groups, way, judged))
+        seconds = time.perf_counter() - began
+        reports[way] = {"seconds": seconds, **report.as_dict()}
+        if not report.passed:
+            _print_report(report, way, seconds, options, quiet=quiet)
+    _print_ways(ways, quiet=quiet)
+    return reports
 
 
 def _random_groups(cases: int, seed: int, dtype: str) -> list[Group]:
