@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.forward import Trace, blocks, rows
 from manual_bptt.params import Array, Gradients, Params
 from manual_bptt.validation import (
@@ -88,6 +89,7 @@ def backward(
     return Gradients(*sums, dx, dh0)
 
 
+@reports_overflow
 def hidden_gradients(
     params: Params, trace: Trace, dy: Any, *, dh_last: Any = None, check_finite: bool = True
 ) -> Array:
@@ -129,18 +131,23 @@ def da_of_block(
     ``carried`` is the gradient that the last state receives from later steps, and becomes that in
     h[0].
     """
-    W, _, _, V, _ = params
     dh = da if dh is None else dh
-    product = np.matmul if len(V) > 1 else np.dot  # matmul is slow where it has nothing to sum
-    product(rows(dy), V, out=rows(da))  # da[t] holds V' dy[t] for now
+    from_outputs(params, dy, da)  # da[t] holds V' dy[t] for now
     slope = h[1:] * h[1:]
     np.subtract(1, slope, out=slope)  # 1 - h[t]^2
     for da_now, dh_now, slope_now in zip(da[::-1], dh[::-1], slope[::-1], strict=True):
         np.add(da_now, carried, dh_now)  # Eq. 4 at T, then Eq. 5
         np.multiply(dh_now, slope_now, da_now)  # da[t]
-        da_now.dot(W, carried)  # W' da[t], what h[t-1] receives
+        da_now.dot(params.W, carried)  # W' da[t], what h[t-1] receives
 
 
+def from_outputs(params: Params, dy: Array, out: Array) -> None:
+    """Write V' dy[t], what each state receives from its own output, to out."""
+    product = np.matmul if len(params.V) > 1 else np.dot  # matmul is slow with nothing to sum
+    product(rows(dy), params.V, out=rows(out))
+
+
+@reports_overflow
 def run_backward(
     params: Params,
     x: Array,

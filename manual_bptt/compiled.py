@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from scipy.linalg import cython_blas  # noqa: F401 (it is numba's np.dot)
 
+from manual_bptt.backward import from_outputs
 from manual_bptt.checkpointing import Kernel
 from manual_bptt.forward import rows, states_of_block
 from manual_bptt.params import Array, Params
@@ -38,8 +39,7 @@ def states(params: Params, x: Array, h: Array) -> None:
 
 def da(params: Params, h: Array, dy: Array, da: Array, carried: Array) -> None:
     """Write the gradients in the pre-activations to da, and leave that in h[0] in carried."""
-    product = np.matmul if len(params.V) > 1 else np.dot
-    product(rows(dy), params.V, out=rows(da))  # V' dy[t]
+    from_outputs(params, dy, da)
     _da(params.W, _batch(h), _batch(da), carried if carried.ndim == 2 else carried[None])
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.params import Array, Params
 from manual_bptt.validation import as_inputs, as_params, as_state, sum_of_squares
 
@@ -75,6 +76,7 @@ def forward(params: Params, x: Any, h0: Any = None, *, check_finite: bool = True
     return Trace(np.array(x, order="C"), h, y)  # the trace owns its inputs
 
 
+@reports_overflow
 def run_forward(
     params: Params, x: Array, h: Array, y: Array | None = None, states: StatesOfBlock | None = None
 ) -> None:

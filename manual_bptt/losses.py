@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.params import Array, floating_dtype
 from manual_bptt.validation import as_array, require_finite, require_flag, require_shape
 
 
+@reports_overflow
 def squared_error(
     y: Any, target: Any, weights: Any = None, *, check_finite: bool = True
 ) -> tuple[Any, Array]:
@@ -69,6 +71,7 @@ def squared_error(
     return (weights * error * error).sum(), 2 * weights * error
 
 
+@reports_overflow
 def last_step_squared_error(y: Any, target: Any, *, check_finite: bool = True) -> tuple[Any, Array]:
     """Squared error of the last output alone, summed over the batch (the lab's Exercise 2).
 

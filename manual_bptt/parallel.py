@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.checkpointing import Plan, backward_pass, forward_pass
 from manual_bptt.params import Array, Gradients, Params, in_words
 from manual_bptt.workspace import workspace
@@ -137,6 +138,7 @@ def _gradients(params: Params, plan: Plan, x: Array, h0: Array, dy: Array) -> Gr
     return grads
 
 
+@reports_overflow
 def _total(parts: Iterable[Params]) -> Params:
     """Add up the gradients in the parameters, in the order of the parts."""
     return Params(*(sum(rest, first) for first, *rest in zip(*parts, strict=True)))

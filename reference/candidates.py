@@ -14,6 +14,7 @@ are the same in all of them. The target of ``last_step_squared_error`` has no
 axis of time.
 """
 
+import re
 import signal
 import threading
 import time
@@ -36,6 +37,9 @@ RETURNED = (*GRADIENTS, "states")
 LAYOUTS = ("time_first", "batch_first", "columns")
 WITH_BATCH = frozenset({"x", "h0", "target", "h", "states"})  # arrays that have a batch axis
 OVER_TIME = frozenset({"x", "target", "h", "states"})  # and that have an axis of time before it
+
+# OpenBLAS 0.3.31, in NumPy 2.4.2 to 2.4.6, makes NumPy warn so on finite numbers now and then.
+_INVALID_PRODUCT = re.compile("invalid value encountered in (matmul|dot|matvec|vecmat|vecdot)$")
 
 
 class Flaw(NamedTuple):
@@ -116,6 +120,8 @@ class Caller:
         except (Exception, SystemExit) as error:  # a candidate is a stranger's code
             gradients = Flaw("raised", _in_words(error) + _where(error, self.candidate))
         taken = time.perf_counter() - started
+        if _finite(gradients):
+            notes.pop("warns of a product", None)
         self.spent, self.slowest = self.spent + taken, max(self.slowest, taken)
         for k, original in originals.items():
             if not np.array_equal(copies[k], original):
@@ -150,9 +156,11 @@ def _watched(seconds: float | None, notes: dict[str, str]) -> Iterator[None]:
         finally:
             if text := printed.getvalue().strip():
                 notes["prints"] = f"the candidate prints, and it is not shown: {_short(text)!r}"
+            telling = [w for w in warned if not _INVALID_PRODUCT.match(str(w.message))]
             if warned:
-                said = f"{warned[0].category.__name__}: {warned[0].message}"
-                notes["warns"] = f"the candidate warns: {_short(said)}"
+                first, about = (telling or warned)[0], "warns" if telling else "warns of a product"
+                said = f"{first.category.__name__}: {first.message}"
+                notes[about] = f"the candidate warns: {_short(said)}"
 
 
 @contextmanager
@@ -173,6 +181,14 @@ def _alarm(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _finite(gradients: dict[str, np.ndarray | Flaw] | Flaw) -> bool:
+    """Return whether there are arrays alone, of finite numbers."""
+    return not isinstance(gradients, Flaw) and all(
+        isinstance(found, np.ndarray) and bool(np.isfinite(found).all())
+        for found in gradients.values()
+    )
 
 
 def _short(text: str, most: int = 80) -> str:

@@ -259,6 +259,7 @@ def combined(mistakes: Iterable[Mistake]) -> type[Derivation]:
     return type("Combined", (Derivation,), pieces)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def outputs_of(problem: Problem) -> Array:
     """Return the outputs of every step, (T, O) or (T, B, O)."""
     x = problem.x

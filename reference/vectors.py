@@ -158,6 +158,7 @@ def _outputs(variables: Any, target_and_weights: Any) -> Any:
     return y, squared_error(y, *target_and_weights)
 
 
+@np.errstate(invalid="ignore")  # some versions of OpenBLAS raise the flag on finite numbers
 def _with_tolerances(
     problem: Problem, states: Measure, outputs: Array, loss: Array
 ) -> dict[str, Measure]:

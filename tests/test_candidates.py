@@ -1,5 +1,6 @@
 """Candidates as people write them: their arrays, their manners, their time."""
 
+import re
 import signal
 import sys
 import threading
@@ -246,6 +247,35 @@ def test_what_a_candidate_prints_and_warns_of_is_noted_and_not_shown(capsys):
         "the candidate prints, and it is not shown: 'dW is 1'",
         "the candidate warns: UserWarning: take care",
     ]
+
+
+@pytest.mark.parametrize(
+    ("warns", "returns", "expected"),
+    [
+        (["matmul"], 0.0, []),
+        (["dot"], 0.0, []),
+        (["matmul"], np.nan, ["the candidate warns: RuntimeWarning: invalid value .* in matmul"]),
+        (["matmul", "divide"], 0.0, ["the candidate warns: .*invalid value encountered in divide"]),
+    ],
+)
+def test_a_product_of_finite_numbers_that_numpy_warns_of_is_not_noted(warns, returns, expected):
+    """Some versions of OpenBLAS raise the flag on finite numbers; infinities do it everywhere."""
+    infinities = np.array([np.inf, -np.inf])
+    operations = {
+        "matmul": lambda: infinities @ np.ones((2, 1)),
+        "dot": lambda: infinities.dot(np.ones((2, 1))),
+        "divide": lambda: np.zeros(1) / 0,
+    }
+
+    def warning(*arguments):
+        for name in warns:
+            operations[name]()
+        grads = correct()(*arguments)
+        return grads | {"W": grads["W"] + returns}
+
+    notes = compare(warning, cases=8).notes
+    assert len(notes) == len(expected)
+    assert all(re.fullmatch(*pair) for pair in zip(expected, notes, strict=True)), notes
 
 
 def test_two_comparisons_in_threads_do_not_disturb_the_streams():
