@@ -16,6 +16,7 @@ from reference.gradients import gradients
 from reference.leaf_report import LeafReport
 from reference.leaves import check_gradient
 from reference.problems import Problem, draw_problems, make_problem, random_problem
+from reference.processes import NoVerdictError
 from reference.report import Report
 from reference.rnn import forward
 from reference.verdicts import judge
@@ -23,6 +24,7 @@ from reference.verdicts import judge
 __all__ = [
     "Diagnosis",
     "LeafReport",
+    "NoVerdictError",
     "Problem",
     "Report",
     "assert_gradients_match",

@@ -1,4 +1,4 @@
-"""Calling a stranger's function: in the layout it expects, watched, and read without guessing.
+"""Calling a candidate in the layout it expects, and reading what it returns without guessing.
 
 A candidate is ``candidate(params, x, h0, target)``; it returns a mapping or a namedtuple with any
 of the gradients ``W U b V c x h0 h``, and its ``states`` if it likes. Where it is written for
@@ -14,32 +14,24 @@ are the same in all of them. The target of ``last_step_squared_error`` has no
 axis of time.
 """
 
-import re
-import signal
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import StringIO
-from pathlib import Path
-from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from reference.gradients import GRADIENTS
-from reference.problems import Parameters, Problem
+from reference.problems import Problem
+from reference.processes import CandidateProcess, NoVerdictError
+from reference.user_code import Outcome, OutOfTimeError, Runner
 
-Candidate = Callable[[Any, Any, Any, Any], Any]
+Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
 RETURNED = (*GRADIENTS, "states")
+PREFIXED = {f"d{k}": k for k in GRADIENTS}  # names that people give them
 LAYOUTS = ("time_first", "batch_first", "columns")
 WITH_BATCH = frozenset({"x", "h0", "target", "h", "states"})  # arrays that have a batch axis
 OVER_TIME = frozenset({"x", "target", "h", "states"})  # and that have an axis of time before it
-
-# OpenBLAS 0.3.31, in NumPy 2.4.2 to 2.4.6, makes NumPy warn so on finite numbers now and then.
-_INVALID_PRODUCT = re.compile("invalid value encountered in (matmul|dot|matvec|vecmat|vecdot)$")
 
 
 class Flaw(NamedTuple):
@@ -53,7 +45,8 @@ class Returned(NamedTuple):
     """What one call gave: arrays or flaws by name, or one flaw for all of them; and notes.
 
     Arrays are in the layout of ``Problem``. Notes are by what they are about, so that each is said
-    once; those on how a result was read are about "read ...".
+    once; those on how a result was read are about "read ...", those on names that mean nothing
+    here about "name ...".
     """
 
     gradients: dict[str, np.ndarray | Flaw] | Flaw
@@ -65,17 +58,13 @@ class Returned(NamedTuple):
         return found if isinstance(found, np.ndarray) and np.isfinite(found).all() else None
 
 
-class _OutOfTimeError(BaseException):
-    """Ends a call; no ``except Exception`` of the candidate's own holds it up."""
-
-
 @dataclass
 class Caller:
     """Calls a candidate, and keeps account of the time that it takes.
 
-    In the main thread a call that exceeds what is left of the budget is interrupted, and what the
-    candidate prints and warns of is kept from the terminal; elsewhere neither is possible, and the
-    budget is looked at between calls.
+    A ``CandidateProcess`` that exceeds what is left of the budget is ended. A function is
+    interrupted, if it can be, in the main thread; what it prints and warns of is kept from the
+    terminal there. In other threads neither is possible, and the budget is looked at between calls.
     """
 
     candidate: Any
@@ -85,6 +74,7 @@ class Caller:
     slowest: float = 0.0
 
     def __post_init__(self) -> None:
+        is_process = isinstance(self.candidate, CandidateProcess)
         if not callable(self.candidate):
             kind = type(self.candidate).__name__
             raise TypeError(f"candidate is a {kind}; expected a function")
@@ -94,6 +84,7 @@ class Caller:
         if budget is not None and not (isinstance(budget, int | float) and budget > 0):
             message = f"time_budget is {budget!r}; expected a number of seconds above 0, or None"
             raise ValueError(message)
+        self.runner: Any = self.candidate if is_process else Runner(self.candidate)
 
     @property
     def out_of_time(self) -> bool:
@@ -104,83 +95,35 @@ class Caller:
         """Call the candidate with copies of a problem; return None if there was no time for it."""
         if self.out_of_time:
             return None
-        originals = _arguments(problem, self.layout)
-        copies = {k: a.copy() for k, a in originals.items()}
-        params = Parameters(*(copies[k] for k in Parameters._fields))
+        arrays = _arguments(problem, self.layout)
         left = None if self.time_budget is None else self.time_budget - self.spent
-        gradients: dict[str, np.ndarray | Flaw] | Flaw
-        notes: dict[str, str] = {}
         started = time.perf_counter()
         try:
-            with _watched(left, notes):
-                found = self.candidate(params, copies["x"], copies["h0"], copies["target"])
-                gradients = _read(found, problem, self.layout, notes)
-        except _OutOfTimeError:
-            return self._interrupted(time.perf_counter() - started)
-        except (Exception, SystemExit) as error:  # a candidate is a stranger's code
-            gradients = Flaw("raised", _in_words(error) + _where(error, self.candidate))
+            outcome = self.runner(arrays, (*RETURNED, *PREFIXED), left)
+        except OutOfTimeError:
+            return self._interrupted(time.perf_counter() - started, problem)
+        except NoVerdictError as error:
+            raise NoVerdictError(f"{error}: {problem.origin}") from None
         taken = time.perf_counter() - started
+        self.spent, self.slowest = self.spent + taken, max(self.slowest, taken)
+        notes = dict(outcome.notes)
+        gradients = _read(outcome, problem, self.layout, notes)
         if _finite(gradients):
             notes.pop("warns of a product", None)
-        self.spent, self.slowest = self.spent + taken, max(self.slowest, taken)
-        for k, original in originals.items():
-            if not np.array_equal(copies[k], original):
-                notes[f"writes {k}"] = f"the candidate writes to its input {k}"
         return Returned(gradients, notes)
 
-    def _interrupted(self, taken: float) -> Returned | None:
-        """Return a flaw if the call had most of the budget to itself; else it was only unlucky."""
+    def _interrupted(self, taken: float, problem: Problem) -> Returned | None:
+        """Say that a call took too long if it had most of the budget, or was only unlucky."""
         budget = float(self.time_budget or 0)
         self.spent = budget
         if taken < budget / 2:
             return None
+        if isinstance(self.runner, CandidateProcess):
+            raise NoVerdictError(
+                f"the candidate did not return within {taken:.3g} s and was stopped in call "
+                f"{self.runner.calls}: {problem.origin}"
+            )
         return Returned(Flaw("raised", f"TimeoutError: no answer within {taken:.3g} s"), {})
-
-
-@contextmanager
-def _watched(seconds: float | None, notes: dict[str, str]) -> Iterator[None]:
-    """Run a stranger's code in the body: with an alarm, and note what it prints and warns of."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # streams, warnings and signals belong to the whole process
-        return
-    printed = StringIO()
-    with (
-        redirect_stdout(printed),
-        redirect_stderr(printed),
-        warnings.catch_warnings(record=True) as warned,
-    ):
-        warnings.simplefilter("always")
-        try:
-            with _alarm(seconds):
-                yield
-        finally:
-            if text := printed.getvalue().strip():
-                notes["prints"] = f"the candidate prints, and it is not shown: {_short(text)!r}"
-            telling = [w for w in warned if not _INVALID_PRODUCT.match(str(w.message))]
-            if warned:
-                first, about = (telling or warned)[0], "warns" if telling else "warns of a product"
-                said = f"{first.category.__name__}: {first.message}"
-                notes[about] = f"the candidate warns: {_short(said)}"
-
-
-@contextmanager
-def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise _OutOfTimeError in the body after so many seconds, where a timer can be had."""
-    free = hasattr(signal, "setitimer") and signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    if seconds is None or not free:
-        yield
-        return
-
-    def ring(*_: object) -> None:
-        raise _OutOfTimeError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _finite(gradients: dict[str, np.ndarray | Flaw] | Flaw) -> bool:
@@ -189,27 +132,6 @@ def _finite(gradients: dict[str, np.ndarray | Flaw] | Flaw) -> bool:
         isinstance(found, np.ndarray) and bool(np.isfinite(found).all())
         for found in gradients.values()
     )
-
-
-def _short(text: str, most: int = 80) -> str:
-    first = text.splitlines()[0]
-    return first if len(first) <= most else f"{first[:most]}..."
-
-
-def _in_words(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # an error that cannot even be printed
-        return type(error).__name__
-
-
-def _where(error: BaseException, candidate: Candidate) -> str:
-    """Return the last line of the candidate's own file that the error passed, if it did."""
-    file = getattr(getattr(candidate, "__code__", None), "co_filename", None)
-    lines = [
-        line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == file
-    ]
-    return f" (line {lines[-1]} of {Path(str(file)).name})" if lines else ""
 
 
 # Layouts -----------------------------------------------------------------------------------------
@@ -246,48 +168,31 @@ def _from_layout(name: str, array: np.ndarray, problem: Problem, layout: str) ->
 
 
 def _read(
-    found: Any, problem: Problem, layout: str, notes: dict[str, str]
-) -> dict[str, np.ndarray | Flaw]:
+    outcome: Outcome, problem: Problem, layout: str, notes: dict[str, str]
+) -> dict[str, np.ndarray | Flaw] | Flaw:
     """Return {gradient: array or flaw} from what a candidate returned, and add to the notes."""
-    named = _by_name(found, notes)
-    return {k: _read_one(k, value, problem, layout, notes) for k, value in named.items()}
-
-
-def _by_name(found: Any, notes: dict[str, str]) -> dict[str, Any]:
-    """Return what was returned under the names of gradients; dW is taken for W if need be."""
-    if hasattr(found, "_asdict"):
-        found = found._asdict()
-    if not isinstance(found, Mapping):
-        raise TypeError(
-            f"the candidate returned a {type(found).__name__}; expected a mapping or a "
-            f"namedtuple with any of {' '.join(GRADIENTS)}"
-        )
-    prefixed = {f"d{k}": k for k in GRADIENTS if f"d{k}" in found and k not in found}
-    named = {prefixed.get(k, k): value for k, value in found.items()}
+    if outcome.failure:
+        return Flaw("raised", outcome.failure)
+    values = outcome.values
+    prefixed = {k: v for k, v in PREFIXED.items() if k in values and v not in values}
+    named = {prefixed.get(k, k): value for k, value in values.items()}
     if not any(k in named for k in GRADIENTS):
-        raise TypeError(
-            f"the candidate returned {sorted(map(str, found))}; "
-            f"expected any of {' '.join(GRADIENTS)}"
-        )
+        names = [*map(repr, values), *outcome.others]
+        expected = f"expected any of {' '.join(GRADIENTS)}"
+        return Flaw("raised", f"the candidate returned [{', '.join(names)}]; {expected}")
     if prefixed:
         notes["read names"] = f"{' '.join(prefixed)} were taken for {' '.join(prefixed.values())}"
-    for k in named:
-        if k not in RETURNED:
-            notes[f"name {k}"] = f"{k!r} is not the name of a gradient, and was not looked at"
-    return {k: named[k] for k in RETURNED if named.get(k) is not None}
+    for k in (*outcome.others, *(repr(k) for k in named if k not in RETURNED)):
+        notes[f"name {k}"] = f"{k} is not the name of a gradient, and was not looked at"
+    return {k: _read_one(k, named[k], problem, layout, notes) for k in RETURNED if k in named}
 
 
 def _read_one(
-    name: str, value: Any, problem: Problem, layout: str, notes: dict[str, str]
+    name: str, array: np.ndarray | str, problem: Problem, layout: str, notes: dict[str, str]
 ) -> np.ndarray | Flaw:
     """Return one gradient as an array in the layout of ``Problem``, or what is wrong with it."""
-    try:
-        array = None if isinstance(value, np.ma.MaskedArray) else np.array(value)
-        kind = "a masked array" if array is None else f"an array of {array.dtype}"
-    except Exception as error:  # such as a tensor that keeps its graph
-        array, kind = None, _in_words(error)
-    if array is None or array.dtype.kind not in "fiu":
-        return Flaw("raised", f"expected an array of real numbers, got {kind}")
+    if isinstance(array, str):
+        return Flaw("raised", f"expected an array of real numbers, got {array}")
     if array.dtype != problem.dtype:
         notes[f"dtype {name}"] = (
             f"{name} came as {array.dtype}, though the problem is {problem.dtype}"

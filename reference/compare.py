@@ -13,7 +13,6 @@ where in time it goes wrong (``reference.localisation``), and by the smallest pr
 (``reference.smallest``).
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -32,6 +31,7 @@ from reference.oracle import answers
 from reference.problems import Problem, checked_sizes, draw_problems, random_problem
 from reference.report import FAILURES, Report
 from reference.smallest import smallest
+from reference.user_code import importable
 from reference.verdicts import judge
 
 LONGEST_LINE = 4000  # characters of a line that makes a problem again
@@ -304,20 +304,12 @@ def _values(
 
 def _to_reproduce(caller: Caller, loss: Loss, origin: str) -> tuple[str, ...]:
     """Return three lines of Python that judge a candidate on one problem."""
-    name, imports = _importable(caller.candidate)
+    name, (*imports,) = caller.runner.importable
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
     if callable(loss):
-        imports += _importable(loss)[1]
+        imports += importable(loss)[1]
     return (
         "; ".join(["import reference", *imports]),
         f"problem = {origin}",
         f"print(reference.Report.of(reference.judge({name}, [problem]{layout})))",
     )
-
-
-def _importable(function: Any) -> tuple[str, list[str]]:
-    """Return a name for a function, and how it is imported, if it can be."""
-    module, name = getattr(function, "__module__", ""), getattr(function, "__name__", "")
-    known = getattr(sys.modules.get(module), name, None) is function and module != "__main__"
-    shown = name if name.isidentifier() else "candidate"
-    return shown, [f"from {module} import {name}"] if known else []

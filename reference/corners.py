@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from reference.problems import Parameters, Problem
+from reference.problems import Problem
 from reference.rnn import PARAMETERS
+from reference.user_code import Parameters
 
 INPUTS = (*PARAMETERS, "x", "h0", "target")
 LAST = "last_step_squared_error"

@@ -13,16 +13,7 @@ import numpy as np
 
 from reference.gradients import named_loss
 from reference.rnn import require_shape
-
-
-class Parameters(NamedTuple):
-    """W (H, H), U (H, D), b (H,), V (O, H), c (O,)."""
-
-    W: np.ndarray
-    U: np.ndarray
-    b: np.ndarray
-    V: np.ndarray
-    c: np.ndarray
+from reference.user_code import Parameters
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,8 +28,9 @@ from reference.corners import CASES, INPUTS, LAST, Case, shapes
 from reference.enclosures import EXPECTED, bound, values
 from reference.gradients import GRADIENTS, LOSSES, squared_error
 from reference.oracle import Measure, Solved, padded, solved, stack
-from reference.problems import Parameters, Problem
+from reference.problems import Problem
 from reference.rnn import PARAMETERS, run
+from reference.user_code import Parameters
 
 SCHEMA, VERSION = "manual-bptt/golden-vectors", 1
 DTYPES = ("float64", "float32")

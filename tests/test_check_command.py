@@ -89,7 +89,7 @@ def test_right_gradients_exit_0(argv, folder, capsys):
     out, err = capsys.readouterr()
     assert "passed" in out
     assert "dW dU db dV were taken for W U b V" in out
-    assert err.strip() == "this module prints when it is imported"
+    assert {*err.splitlines()} == {"this module prints when it is imported"}  # twice with a loss
 
 
 def test_a_wrong_gradient_exits_1_and_is_explained(folder, capsys):

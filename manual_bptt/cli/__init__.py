@@ -1,7 +1,8 @@
 """The command ``manual-bptt``: the one place where the hand-written gradients meet autodiff.
 
 Exit codes: 0, done and true; 1, a gradient does not match; 2, wrong usage or bad input, with one
-line on stderr that says so; 130 or 143, interrupted or terminated. Tables go to stdout, progress to
+line on stderr that says so; 3, no verdict, since the candidate ended its process or had to be
+stopped, with one line too; 130 or 143, interrupted or terminated. Tables go to stdout, progress to
 stderr, and that only on a terminal.
 """
 
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 import manual_bptt as mb
 from manual_bptt.cli import bench, check, predict, train, vectors, verify
-from manual_bptt.cli.shared import StoppedError, UsageError, plain
+from manual_bptt.cli.shared import AT_INTERRUPT, NoVerdictError, StoppedError, UsageError, plain
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
     except UsageError as error:
         return _refuse(str(error))
+    except NoVerdictError as error:
+        _refuse(f"no verdict: {error}")
+        return 3
     except StoppedError as stopped:
         _refuse(str(stopped))
         return 128 + stopped.signal
@@ -60,6 +64,8 @@ def _interrupts_end_at_once() -> Iterator[None]:
     """
 
     def stop(*_: object) -> None:
+        for end in AT_INTERRUPT:
+            end()
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
         os.write(2, f"{show_cursor}manual-bptt: interrupted\n".encode())
         os._exit(130)

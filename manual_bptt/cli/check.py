@@ -1,18 +1,17 @@
-"""``manual-bptt check``: anybody's gradients against autodiff."""
+"""``manual-bptt check``: anybody's gradients against autodiff.
+
+They are computed in a process of their own, which ends when they take too long, and whose end does
+not end the judge.
+"""
 
 import argparse
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stdout
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from traceback import walk_tb
-from types import ModuleType
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from manual_bptt.cli.shared import (
+    AT_INTERRUPT,
+    NoVerdictError,
     UsageError,
     positive,
     print_table,
@@ -65,34 +64,42 @@ def _sizes(text: str) -> dict[str, int]:
 def _check(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "rich")
     import reference
+    from reference.processes import CandidateProcess
+    from reference.user_code import LoadError, load_function, said_to_print
 
     require_writable(arguments.json)
-    function = load_function(arguments.candidate)
-    loss = load_function(arguments.loss) if ":" in arguments.loss else arguments.loss
+    options = {k: v for k, v in vars(arguments).items() if k not in ("run", "json")}
     started = time.perf_counter()
 
     def shown(results: Iterator[Any]) -> Iterable[Any]:
         return progress(results, arguments.candidate, arguments.cases)
 
     try:
-        report = reference.compare(
-            function,
-            loss=loss,
-            cases=arguments.cases,
-            seed=arguments.seed,
-            dtype=arguments.dtype,
-            batched=not arguments.single,
-            layout=arguments.layout,
-            sizes=arguments.sizes,
-            time_budget=arguments.time_budget,
-            progress=shown,
-        )
-    except ValueError as error:
+        loss = load_function(arguments.loss) if ":" in arguments.loss else arguments.loss
+        with CandidateProcess(arguments.candidate) as candidate:
+            AT_INTERRUPT.append(candidate.kill)
+            report = reference.compare(
+                candidate,
+                loss=loss,
+                cases=arguments.cases,
+                seed=arguments.seed,
+                dtype=arguments.dtype,
+                batched=not arguments.single,
+                layout=arguments.layout,
+                sizes=arguments.sizes,
+                time_budget=arguments.time_budget,
+                progress=shown,
+            )
+    except (LoadError, ValueError) as error:
         raise UsageError(str(error)) from None
+    except reference.NoVerdictError as error:
+        write_json(arguments.json, {**options, "passed": False, "no_verdict": str(error)})
+        raise NoVerdictError(str(error)) from None
+    if candidate.printed:
+        report.notes.append(said_to_print(candidate.printed))
     seconds = time.perf_counter() - started
     if arguments.json != "-":
         print_report(report, f"{arguments.candidate} against jax.grad", seconds)
-    options = {k: v for k, v in vars(arguments).items() if k not in ("run", "json")}
     result = {**options, "seconds": seconds, "versions": versions("jax", "numpy")}
     write_json(arguments.json, result | report.as_dict())
     return 0 if report.passed else 1
@@ -113,82 +120,3 @@ def print_report(report: Any, title: str, seconds: float, again: Iterable[str] =
     parts = [[*report.remarks(), *again], *report.explanations().values(), [verdict]]
     text = "\n\n".join("\n".join(part) for part in parts if part)
     print_table(title, HEADER, rows, f"{text}\n")
-
-
-# Loading -----------------------------------------------------------------------------------------
-
-
-def load_function(place: str) -> Callable[..., Any]:
-    """Return the function at module:function, or in a file at path/to/file.py:function."""
-    source, colon, name = place.rpartition(":")
-    if not (colon and source and name):
-        raise UsageError(f"{place!r}: expected module:function or path/to/file.py:function")
-    found: Any = _load_file(Path(source)) if source.endswith(".py") else _load_module(source)
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise UsageError(f"{source} has no {name!r}{_instead(found)}") from None
-    if not callable(found):
-        raise UsageError(f"{place} is a {type(found).__name__}; expected a function")
-    return found  # type: ignore[no-any-return]
-
-
-def _instead(module: Any) -> str:
-    """Return the functions that a module has of its own."""
-    own = getattr(module, "__name__", None)
-    names = [
-        k
-        for k, v in vars(module).items()
-        if callable(v) and getattr(v, "__module__", None) == own and not k.startswith("_")
-    ]
-    return f"; it has {', '.join(names[:8])}" if names else ""
-
-
-def _load_module(name: str) -> ModuleType:
-    """Import a module, one in the current folder too."""
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return _run(lambda: import_module(name), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise UsageError(f"importing {name} failed: {error}") from None
-        raise UsageError(f"there is no module {name!r} here or among those installed") from None
-
-
-def _load_file(path: Path) -> ModuleType:
-    """Run a file as a module of its own, which may import its neighbours."""
-    if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}")
-    name = path.stem if path.stem not in sys.modules else f"candidate_{path.stem}"
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{str(path)!r} cannot be imported")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    loader = spec.loader
-
-    def execute() -> ModuleType:
-        loader.exec_module(module)
-        return module
-
-    try:
-        return _run(execute, str(path))
-    except ModuleNotFoundError as error:
-        raise UsageError(f"importing {path} failed: {error}") from None
-
-
-def _run(load: Callable[[], ModuleType], name: str) -> ModuleType:
-    """Run a stranger's module; what it prints goes to stderr, what it raises becomes one line."""
-    try:
-        with redirect_stdout(sys.stderr):
-            return load()
-    except ModuleNotFoundError:
-        raise
-    except (Exception, SystemExit) as error:
-        frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-        file, line = frames[-1]
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        where = f"line {line} of {Path(file).name}"
-        raise UsageError(f"importing {name} failed: {said} ({where})") from None

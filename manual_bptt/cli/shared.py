@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +13,15 @@ from typing import Any, TypeVar
 import manual_bptt as mb
 
 Item = TypeVar("Item")
+AT_INTERRUPT: list[Callable[[], Any]] = []  # what else has to be ended by Ctrl-C
 
 
 class UsageError(Exception):
     """What the user can mend; its text is the one line that they see."""
+
+
+class NoVerdictError(Exception):
+    """What was to be judged ended or was stopped before it could be; the text says how."""
 
 
 class StoppedError(Exception):
