@@ -49,7 +49,8 @@ def check_gradient(
     grad_fn : callable
         Called with copies of args, arrays as NumPy arrays. It returns the gradient in the first of
         them, as ``jax.grad`` does, or a tuple with the gradient in each; the report says which was
-        found. A leaf that is None is reported as not returned.
+        found. None in the place of a leaf, or of a tree of them, leaves it out; a leaf that is
+        missing without that does not pass.
     args : trees of arrays
         All float32 or all float64, which decides how accurate the gradient has to be. Python floats
         are differentiated in; integers, booleans, strings and other objects are constants.
@@ -111,8 +112,7 @@ def check_gradient(
         rows.append(judge(place.label, leaf, *measure, given.dtype, notes))
     if third_voice is not None:
         rows = ask(third_voice, loss, given.values(), rows, positions, notes)
-    detail = "the arguments have no such leaf"
-    rows += [Leaf(label, "wrong shape", detail=detail) for label in matched.strays]
+    rows += [Leaf(label, "wrong shape", detail=why) for label, why in matched.strays]
     return LeafReport(rows, notes, third_voice)
 
 
@@ -164,8 +164,10 @@ def judge(
     notes: list[str],
 ) -> Leaf:
     """Judge one leaf of the gradient, and note if it came in another precision."""
-    if leaf is None or leaf is MISSING:
-        return Leaf(label, "not returned", detail=f"expected a leaf at {label}" if leaf else "")
+    if leaf is None:
+        return Leaf(label, "not returned")
+    if leaf is MISSING:
+        return Leaf(label, "missing", detail=f"expected a leaf at {label}, or None to leave it out")
     value = _as_real(leaf)
     if isinstance(value, str):
         return Leaf(label, "raised", detail=f"expected an array of real numbers, got {value}")

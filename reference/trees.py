@@ -152,11 +152,11 @@ def call(grad_fn: Callable[..., Any], given: Given) -> tuple[Any, list[str]]:
 class Matched(NamedTuple):
     """The leaves of a gradient: None if left out, MISSING if there is none where one should be.
 
-    ``strays`` are the labels of leaves that belong nowhere.
+    ``strays`` are leaves that belong nowhere: the label of each, and what is wrong with it.
     """
 
     leaves: list[tuple[Place, Any]]
-    strays: list[str]
+    strays: list[tuple[str, str]]
     notes: list[str]
 
 
@@ -187,10 +187,18 @@ def match(returned: Any, given: Given) -> Matched:
         if _names(path) in constant and leaf is not None:
             matched.notes.append(f"{label} is a constant, and its gradient was not looked at")
         elif _names(path) not in known and leaf is not None:
-            matched.strays.append(label)
+            matched.strays.append((label, _stray(leaf)))
     if matched.strays and _is_value_and_gradient(returned, given):
         matched.notes.append("is this (value, gradient)? Return the gradient alone")
     return matched
+
+
+def _stray(leaf: Any) -> str:
+    """Return why a leaf belongs nowhere; JAX takes for one what it cannot look into."""
+    if _is_array(leaf) or isinstance(leaf, np.generic | int | float):
+        return "the arguments have no such leaf"
+    kind = type(leaf).__name__
+    return f"the arguments have no such leaf; it is a {kind}, which JAX does not know as a tree"
 
 
 def _is_none(leaf: Any) -> bool:

@@ -1,6 +1,7 @@
 """check_gradient accuses every wrong gradient of any function, no right one, and says where."""
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from jax import lax
 
 from reference.leaves import check_gradient
 from reference.montecarlo import narrow_precisions, perturbed
+from reference.trees import MISSING, match, read
 
 # Of the correct gradients, those that are judged in every run; `python tests/correct_gradients.py`
 # judges all of them on many draws.
@@ -164,12 +166,55 @@ def test_a_misspelt_leaf_does_not_pass_and_the_one_that_it_should_be_is_named():
     report = check(lambda layer, x: {"w": in_first(layer, x).w, "bias": in_first(layer, x).b})
     assert statuses(report) == {
         "args[0].w": "match",
-        "args[0].b": "not returned",
+        "args[0].b": "missing",
         "args[0]['bias']": "wrong shape",
     }
     assert not report.passed
     assert "expected a leaf at args[0].b" in str(report)
     assert "the arguments have no such leaf" in str(report)
+
+
+@dataclass
+class Unregistered:
+    w: np.ndarray
+    b: np.ndarray
+
+
+@pytest.mark.parametrize(
+    ("returned", "missing"),
+    [
+        (lambda w, x, b, t: (w, x, b), ["args[3]['t']"]),
+        (lambda w, x, b, t: (w, x), ["args[2]", "args[3]['t']"]),
+        (lambda w, x, b, t: (w, x, b, {}), ["args[3]['t']"]),
+        (lambda w, x, b, t: (w, x, b, ()), ["args[3]['t']"]),
+        (lambda w, x, b, t: (w, x, b, {"T": None}), ["args[3]['t']"]),
+        (lambda w, x, b, t: (w, x, b, None), []),
+        (lambda w, x, b, t: (w, x, b, {"t": None}), []),
+        (lambda w, x, b, t: ({}, x, b, t), ["args[0]['w']"]),
+        (lambda w, x, b, t: {}, ["args[0]['w']"]),
+        (lambda w, x, b, t: {"W": None}, ["args[0]['w']"]),
+        (lambda w, x, b, t: (), ["args[0]['w']"]),
+        (lambda w, x, b, t: Unregistered(w["w"], b), ["args[0]['w']"]),
+    ],
+)
+def test_a_leaf_is_left_out_by_none_alone(returned, missing):
+    arguments = {"w": W}, X, W[0], {"t": X}
+    matched = match(returned(*arguments), read(arguments))
+    assert [place.label for place, leaf in matched.leaves if leaf is MISSING] == missing
+
+
+def test_a_missing_leaf_does_not_pass():
+    report = check(lambda *a: {"w": in_first(*a).w})
+    assert statuses(report) == {"args[0].w": "match", "args[0].b": "missing"}
+    assert not report.passed
+    assert "args[0].b: missing, expected a leaf at args[0].b, or None to leave it out" in str(
+        report
+    )
+
+
+def test_what_jax_cannot_look_into_is_named():
+    report = check(lambda *a: Unregistered(*in_first(*a)))
+    assert "it is a Unregistered, which JAX does not know as a tree" in str(report)
 
 
 def test_a_value_beside_the_gradient_is_recognised():
