@@ -1,9 +1,8 @@
 """Write the generated parts of derivation.md from the registry of equations: python docs/build.py.
 
 Such a part stands between ``<!-- eq 14 -->`` and ``<!-- /eq 14 -->``: the formula, the functions
-that compute it and the measured verdict. A link whose text is the beginning of a line of code, or
-the name of a function, is led to where that line now is. ``--check`` writes nothing, and exits 1 if
-anything but the measured figures is out of date.
+that compute it and the measured verdict. ``--check`` writes nothing, and exits 1 if anything but
+the measured figures is out of date.
 """
 
 import inspect
@@ -19,7 +18,6 @@ from reference.equations import LEFT
 PAGE = Path(__file__).resolve().with_name("derivation.md")
 CASES, SEED = 1000, 0  # what manual-bptt verify takes when not told otherwise
 PART = re.compile(r"<!-- eq (\d+) -->\n.*?<!-- /eq \1 -->", re.S)
-LINE_LINK = re.compile(r"\[`([^`\n]+)`\]\((\.\./[\w/]+\.py)#L\d+\)")
 FIGURES = re.compile(r"(?<=largest error )\S+|\S+(?= problems)|(?<=printed\*\* )\([^)]*\)")
 STEPS = {
     EVERY: "at every t",
@@ -71,9 +69,9 @@ def part(equation: Equation, row: Any = None) -> str:
         formula = [f"As printed, and false ({link}):", *formula]
         formula += ["Corrected:", fence(equation.corrected_latex)]
     functions = [*equation.sides, *equation.corrected[-1:]]
-    names = ", ".join(f"[`{f.__name__}`](../manual_bptt/equations.py#L0)" for f in functions)
+    names = ", ".join(f"[`{f.__name__}`](../manual_bptt/equations.py)" for f in functions)
     code = "```python\n" + "\n\n\n".join(map(source, functions)) + "\n```"
-    left = f'[`{n}: ("{name}", "{steps}")`](../reference/equations.py#L0)'
+    left = f'[`{n}: ("{name}", "{steps}")`](../reference/equations.py)'
     note = (
         f"Code: {names}. Compared with autodiff's `{name}` {STEPS[equation.steps]} ({left}) in"
         f" [test_equations.py](../tests/test_equations.py).\\\nMeasured: {verdict(equation, row)}."
@@ -81,23 +79,9 @@ def part(equation: Equation, row: Any = None) -> str:
     return "\n\n".join([f"<!-- eq {n} -->", *formula, code, note, f"<!-- /eq {n} -->"])
 
 
-def follow_line(link: re.Match[str]) -> str:
-    """Return a link to code with the number of the one line that begins as its text does."""
-    code, path = link.groups()
-    lines = (PAGE.parent / path).read_text(encoding="utf-8").splitlines()
-    starts = (code, f"def {code}(")
-    found = [i for i, line in enumerate(lines, 1) if line.strip().startswith(starts)]
-    if len(found) != 1:
-        sys.exit(
-            f"docs/derivation.md: {len(found)} lines of {path} begin with {code!r}; expected 1"
-        )
-    return f"[`{code}`]({path}#L{found[0]})"
-
-
 def build(text: str, rows: Mapping[int, Any]) -> str:
     """Return the page with every generated part made anew."""
-    text = PART.sub(lambda m: part(EQUATIONS[int(m[1])], rows.get(int(m[1]))), text)
-    return LINE_LINK.sub(follow_line, text)
+    return PART.sub(lambda m: part(EQUATIONS[int(m[1])], rows.get(int(m[1]))), text)
 
 
 def without_figures(text: str) -> str:
