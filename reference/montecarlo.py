@@ -28,37 +28,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Literal, jaxpr_as_fun
+
+from reference import jaxprs
+from reference.jaxprs import Branches, Call, Scan, While, computed
 
 RUNS = 8
 DEVIATES = 32749  # so many xi in one run, a prime; when they are used up, they are used again
 STRIDE = 1009  # by which an iteration of a loop starts further on than the one before
 finfo: Any = jnp.finfo  # which knows bfloat16 too
-
-
-def words(text: str) -> frozenset[str]:
-    """Return the words of a text."""
-    return frozenset(text.split())
-
-
-EXACT = words("""
-    abs broadcast_in_dim ceil clamp complex concatenate conj copy copy_p cummax cummin device_put
-    dynamic_slice dynamic_update_slice empty empty2 expand_dims floor gather imag iota max min name
-    neg optimization_barrier pad real reduce_max reduce_min reduce_window_max reduce_window_min
-    reshape rev round scatter select_n sign slice sort split squeeze stack stop_gradient tile top_k
-    transpose unstack
-""")
-EXACT_IN_WHOLE_NUMBERS = words("add sub mul")
-SUMS = words("conv_general_dilated cumsum dot_general reduce_sum scatter-add")
-FACTORISATIONS = words("""
-    cholesky cholesky_update custom_linear_solve eig eigh ffi_call fft geqrf hessenberg
-    householder_product lu ormqr pure_callback qr schur svd symmetric_product triangular_solve
-    tridiagonal tridiagonal_solve
-""")
-CALLS = words("""
-    checkpoint closed_call core_call core_closed_call custom_jvp_call custom_vjp_call
-    custom_vjp_call_jaxpr jit pjit remat remat2
-""")
 
 
 class Noise:
@@ -114,13 +91,12 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
     >>> bool(1e-12 < np.ptp(results) < 1e-11)  # the rounding of cos, divided by x**2
     True
     """
-    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*like)
-    tree = jax.tree.structure(shapes)
+    jaxpr, tree = jaxprs.traced(function, *like)
 
     @jax.jit
     def run(deviates: Any, u: Any, leaves: list[Any]) -> list[Any]:
         noise = Noise(deviates, u)
-        return _evaluate(traced, [noise.rounded(jnp.asarray(leaf)) for leaf in leaves], noise)
+        return _evaluate(jaxpr, [noise.rounded(jnp.asarray(leaf)) for leaf in leaves], noise)
 
     def runs(u: float, *arguments: Any) -> list[Any]:
         rng = np.random.default_rng(0)
@@ -135,74 +111,99 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
 
 
 def _evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Noise) -> list[Any]:
-    """Return the results of a jaxpr, closed or without constants, with errors."""
-    body, consts = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
-    values: dict[Any, Any] = dict(zip(body.constvars, consts, strict=True))
-    values |= zip(body.invars, arguments, strict=True)
+    """Return the results of a jaxpr with errors."""
 
-    def read(variable: Any) -> Any:
-        if isinstance(variable, Literal):
-            shaped: Any = variable.aval
-            return jnp.asarray(variable.val, shaped.dtype)
-        return values[variable]
+    def with_errors(equation: Any, operands: list[Any]) -> list[Any]:
+        found = jaxprs.inside(equation)
+        if found is not None:
+            return _follow(found, operands, noise)
+        return RULES.get(jaxprs.name(equation), _operation)(equation, operands, noise)
 
-    for equation in body.eqns:
-        rule = RULES.get(equation.primitive.name, _operation)
-        results = rule(equation, [read(v) for v in equation.invars], noise)
-        values |= zip(equation.outvars, results, strict=True)
-    return [read(v) for v in body.outvars]
+    return jaxprs.evaluate(jaxpr, arguments, with_errors)
+
+
+# Loops, branches and calls -----------------------------------------------------------------------
+
+
+def _follow(found: Call | Branches | Scan | While, operands: list[Any], noise: Noise) -> list[Any]:
+    match found:
+        case Call(body):
+            return _evaluate(body, operands, noise)
+        case Branches(bodies):
+            return _branches(bodies, operands, noise)
+        case Scan():
+            return _scan(found, operands, noise)
+        case While():
+            return _while(found, operands, noise)
+
+
+def _branches(bodies: tuple[Any, ...], operands: list[Any], noise: Noise) -> list[Any]:
+    def follow(body: Any, *operands: Any) -> list[Any]:
+        return _evaluate(body, operands, noise)
+
+    return list(lax.switch(operands[0], [partial(follow, b) for b in bodies], *operands[1:]))
+
+
+def _scan(loop: Scan, operands: list[Any], noise: Noise) -> list[Any]:
+    n, m = loop.same, loop.same + loop.carried
+
+    def body(carry: list[Any], inputs: Any) -> tuple[list[Any], list[Any]]:
+        start, x = inputs
+        results = _evaluate(loop.body, [*operands[:n], *carry, *x], noise.further(start))
+        return results[: m - n], results[m - n :]
+
+    starts = np.arange(1, loop.length + 1) * STRIDE % DEVIATES
+    inputs = (starts, operands[m:])
+    carry, y = lax.scan(body, operands[n:m], inputs, loop.length, reverse=loop.reverse)
+    return [*carry, *y]
+
+
+def _while(loop: While, operands: list[Any], noise: Noise) -> list[Any]:
+    n, m = loop.of_condition, loop.of_condition + loop.of_body
+
+    def goes_on(state: Any) -> Any:
+        return jaxprs.evaluate(loop.condition, [*operands[:n], *state[1]], computed)[0]
+
+    def body(state: Any) -> Any:
+        start, carry = state
+        results = _evaluate(loop.body, [*operands[n:m], *carry], noise.further(start))
+        return (start + STRIDE) % DEVIATES, results
+
+    state = (jnp.asarray(STRIDE), operands[m:])
+    return list(lax.while_loop(goes_on, body, state)[1])
 
 
 # Rules: an equation of a jaxpr and its operands give the results with their errors ----------------
 
 
 def _exact(equation: Any, operands: list[Any], _: Noise) -> list[Any]:
-    results = equation.primitive.bind(*operands, **equation.params)
-    return list(results) if equation.primitive.multiple_results else [results]
+    return computed(equation, operands)
 
 
 def _operation(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    return [noise.rounded(z) for z in _exact(equation, operands, noise)]
+    return [noise.rounded(z) for z in computed(equation, operands)]
 
 
 def _exact_in_whole_numbers(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    (z,) = _exact(equation, operands, noise)
+    (z,) = computed(equation, operands)
     a, b = operands
     return [jnp.where(_whole(a) & _whole(b), z, noise.rounded(z))] if _floating(z) else [z]
 
 
 def _conversion(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    (z,) = _exact(equation, operands, noise)
+    (z,) = computed(equation, operands)
     narrower = _floating(z) and jnp.promote_types(operands[0].dtype, z.dtype) != z.dtype
     return [noise.rounded(z) if narrower else z]
 
 
 def _sum(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    (z,) = _exact(equation, operands, noise)
+    (z,) = computed(equation, operands)
     if not _floating(z):
         return [z]
     sizes = [abs(v).astype(v.dtype) if _floating(v) else v for v in operands]
-    (terms,) = map(abs, _exact(equation, sizes, noise))
-    error = math.sqrt(_count(equation)) * noise.errors(z) * terms
+    (terms,) = map(abs, computed(equation, sizes))
+    error = math.sqrt(jaxprs.terms(equation)) * noise.errors(z) * terms
     return [z + jnp.where(jnp.isfinite(terms), error, 0).astype(z.dtype)]
-
-
-def _count(equation: Any) -> Any:
-    """Return how many terms make up an entry of a sum, at most."""
-    first, *others = (tuple(v.aval.shape) for v in equation.invars)
-    params = equation.params
-    match equation.primitive.name:
-        case "reduce_sum":
-            return math.prod(first[axis] for axis in params["axes"])
-        case "cumsum":
-            return first[params["axis"]]
-        case "dot_general":
-            return math.prod(first[axis] for axis in params["dimension_numbers"][0][0])
-        case "conv_general_dilated":
-            outputs = others[0][params["dimension_numbers"].rhs_spec[0]]
-            return math.prod(others[0]) // max(outputs, 1)
-        case _:  # scatter-add: what was there, and one for each index
-            return 1 + math.prod(others[0][:-1])
 
 
 def _factorisation(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
@@ -210,71 +211,22 @@ def _factorisation(equation: Any, operands: list[Any], noise: Noise) -> list[Any
     return _operation(equation, [noise.rounded(v, root) for v in operands], noise)
 
 
-def _call(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-    body = next(equation.params[k] for k in names if k in equation.params)
-    return _evaluate(body, operands, noise)
-
-
-def _cond(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    if equation.params.get("branches_platforms") is not None:
-        return _operation(equation, operands, noise)
-
-    def follow(branch: Any, *operands: Any) -> list[Any]:
-        return _evaluate(branch, operands, noise)
-
-    branches = [partial(follow, branch) for branch in equation.params["branches"]]
-    return list(lax.switch(operands[0], branches, *operands[1:]))
-
-
-def _scan(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    params = equation.params
-    n, length = params["num_consts"], params["length"]
-    m = n + params["num_carry"]
-
-    def body(carry: list[Any], inputs: Any) -> tuple[list[Any], list[Any]]:
-        start, x = inputs
-        step = noise.further(start)
-        results = _evaluate(params["jaxpr"], [*operands[:n], *carry, *x], step)
-        return results[: m - n], results[m - n :]
-
-    starts = np.arange(1, length + 1) * STRIDE % DEVIATES
-    inputs = (starts, operands[m:])
-    carry, y = lax.scan(body, operands[n:m], inputs, length, reverse=params["reverse"])
-    return [*carry, *y]
-
-
-def _while(equation: Any, operands: list[Any], noise: Noise) -> list[Any]:
-    params = equation.params
-    n = params["cond_nconsts"]
-    m = n + params["body_nconsts"]
-
-    def goes_on(state: Any) -> Any:
-        return jaxpr_as_fun(params["cond_jaxpr"])(*operands[:n], *state[1])[0]
-
-    def body(state: Any) -> Any:
-        start, carry = state
-        results = _evaluate(params["body_jaxpr"], [*operands[n:m], *carry], noise.further(start))
-        return (start + STRIDE) % DEVIATES, results
-
-    state = (jnp.asarray(STRIDE), operands[m:])
-    return list(lax.while_loop(goes_on, body, state)[1])
-
-
 def narrow_precisions(function: Callable[..., Any], *arguments: Any) -> list[str]:
     """Return the names of the floating dtypes below float64 in which a JAX function computes."""
-    waiting, found = [jax.make_jaxpr(function)(*arguments).jaxpr], set()
-    while waiting:
-        for equation in waiting.pop().eqns:
-            for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-                waiting += [getattr(value, "jaxpr", value)] if _is_jaxpr(value) else []
-            dtypes = [getattr(v.aval, "dtype", None) for v in equation.outvars]
-            found |= {d.name for d in dtypes if d is not None and jnp.issubdtype(d, jnp.floating)}
+    found = set()
+    for equation in jaxprs.equations(jaxprs.traced(function, *arguments)[0]):
+        dtypes = [getattr(v.aval, "dtype", None) for v in equation.outvars]
+        found |= {d.name for d in dtypes if d is not None and jnp.issubdtype(d, jnp.floating)}
     return sorted(found - {"float64"})
 
 
-def _is_jaxpr(value: Any) -> bool:
-    return hasattr(value, "eqns")
+def unknown_operations(function: Callable[..., Any], *arguments: Any) -> dict[str, str]:
+    """Return {name: where it is used} of the operations of a JAX function with no rule here."""
+    found: dict[str, str] = {}
+    for equation in jaxprs.equations(jaxprs.traced(function, *arguments)[0]):
+        if jaxprs.name(equation) not in jaxprs.KNOWN:
+            found.setdefault(jaxprs.name(equation), jaxprs.line(equation))
+    return found
 
 
 def _floating(value: Any) -> bool:
@@ -286,13 +238,9 @@ def _whole(value: Any) -> Any:
 
 
 RULES: dict[str, Callable[[Any, list[Any], Noise], list[Any]]] = {
-    **dict.fromkeys(EXACT, _exact),
-    **dict.fromkeys(EXACT_IN_WHOLE_NUMBERS, _exact_in_whole_numbers),
-    **dict.fromkeys(SUMS, _sum),
-    **dict.fromkeys(FACTORISATIONS, _factorisation),
-    **dict.fromkeys(CALLS, _call),
-    "convert_element_type": _conversion,
-    "cond": _cond,
-    "scan": _scan,
-    "while": _while,
+    **dict.fromkeys(jaxprs.EXACT, _exact),
+    **dict.fromkeys(jaxprs.EXACT_IN_WHOLE_NUMBERS, _exact_in_whole_numbers),
+    **dict.fromkeys(jaxprs.SUMS, _sum),
+    **dict.fromkeys(jaxprs.FACTORISATIONS, _factorisation),
+    jaxprs.CONVERSION: _conversion,
 }

@@ -1,0 +1,258 @@
+"""What this package knows of JAX's insides: the equations into which JAX turns a function.
+
+Names of primitives and of their parameters change from one version of JAX to the next. They stand
+here and nowhere else: which operations there are and what each does to rounding errors, what is
+inside of a loop, a branch or a call, how many terms a sum has, and which line of the user's an
+equation comes from. How much of the operands of a loop is carried from step to step is read off
+shapes, which every version has.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+from jax.extend.source_info_util import summarize
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+# Move entries, compare them or change their signs, or compute whole numbers.
+EXACT = words("""
+    abs and argmax argmin broadcast_in_dim ceil clamp clz complex concatenate conj copy copy_p
+    cummax cummin device_put dynamic_slice dynamic_update_slice empty empty2 eq eq_to expand_dims
+    floor gather ge gt imag iota iota_2x32_shape is_finite le le_to lt lt_to max min mulhi name ne
+    neg not optimization_barrier or pad platform_index population_count random_bits random_clone
+    random_fold_in random_seed random_split random_unwrap random_wrap real reduce_and reduce_max
+    reduce_min reduce_or reduce_window_max reduce_window_min reduce_xor reshape rev
+    rng_bit_generator round scatter scatter-max scatter-min select_n shift_left
+    shift_right_arithmetic shift_right_logical sign slice sort split squeeze stack stop_gradient
+    threefry2x32 tile top_k transpose unstack xor
+""")
+EXACT_IN_WHOLE_NUMBERS = words("add sub mul")
+SUMS = words("conv_general_dilated cumsum dot_general reduce_sum scatter-add")
+FACTORISATIONS = words("""
+    cholesky cholesky_update custom_linear_solve eig eigh ffi_call fft geqrf hessenberg
+    householder_product lu ormqr pure_callback qr schur svd symmetric_product triangular_solve
+    tridiagonal tridiagonal_solve
+""")
+# Round each entry of their results.
+ROUNDED = words("""
+    acos acosh add_any approx_top_k asin asinh atan atan2 atanh bessel_i0e bessel_i1e
+    bitcast_convert_type call_hi_primitive cbrt cos cosh cumlogsumexp cumprod digamma div erf
+    erf_inv erfc exp exp2 expm1 igamma igamma_grad_a igammac integer_pow lgamma log log1p log2
+    logistic nextafter one_minus_square polygamma polynomial pow ragged_dot_general random_gamma
+    reduce reduce_precision reduce_prod reduce_window reduce_window_sum
+    regularized_incomplete_beta rem rng_uniform rsqrt scatter-mul scatter-sub select_and_gather_add
+    select_and_scatter select_and_scatter_add sin sinh sqrt square tan tanh zeta
+""")
+CONVERSION = "convert_element_type"
+CALLS = words("""
+    checkpoint closed_call core_call core_closed_call custom_jvp_call custom_vjp_call
+    custom_vjp_call_jaxpr jit pjit remat remat2
+""")
+KNOWN = (
+    EXACT | EXACT_IN_WHOLE_NUMBERS | SUMS | FACTORISATIONS | ROUNDED | {CONVERSION} | CALLS
+) | words("cond scan while")
+
+
+class Call(NamedTuple):
+    """A function that is called as it is: jit, checkpoint, one with derivatives of its own."""
+
+    body: Any
+
+
+class Branches(NamedTuple):
+    """Functions of which the first operand chooses one, for the others."""
+
+    bodies: tuple[Any, ...]
+
+
+class Scan(NamedTuple):
+    """A loop over ``length`` steps, from the last one if ``reverse``.
+
+    The body is called with what is the same at every step, ``same`` values, with what is carried,
+    ``carried`` values, and with a slice of each of the other operands. It returns what is carried
+    on, and slices of the results.
+    """
+
+    body: Any
+    same: int
+    carried: int
+    length: int
+    reverse: bool
+
+
+class While(NamedTuple):
+    """A loop that goes on while ``condition`` is true of what is carried.
+
+    The first operands, so many, are the condition's own, the next the body's.
+    """
+
+    condition: Any
+    body: Any
+    of_condition: int
+    of_body: int
+
+
+def traced(function: Callable[..., Any], *like: Any) -> tuple[Any, Any]:
+    """Return the jaxpr of a function, and the tree of what it returns.
+
+    Parameters
+    ----------
+    function : callable
+        What JAX can trace: it takes arrays, or trees of them, and returns the like.
+    like : trees of arrays
+        Arguments like those that it is called with.
+
+    Examples
+    --------
+    >>> jaxpr, tree = traced(lambda x: {"y": jnp.tanh(x) + 1}, 0.5)
+    >>> [(name(e), name(e) in ROUNDED) for e in equations(jaxpr)], tree.num_leaves
+    ([('tanh', True), ('add', False)], 1)
+    """
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*like)
+    return jaxpr, jax.tree.structure(shapes)
+
+
+def name(equation: Any) -> str:
+    """Return the name of the primitive of an equation."""
+    return str(equation.primitive.name)
+
+
+def line(equation: Any) -> str:
+    """Return where in the user's code an equation comes from: file:line:column (function)."""
+    return summarize(equation.source_info)
+
+
+def inside(equation: Any) -> Call | Branches | Scan | While | None:
+    """Return what is inside of an equation, and None if it computes something by itself.
+
+    Raises
+    ------
+    NotImplementedError
+        If a loop or a call does not look like one of any known version of JAX.
+
+    Examples
+    --------
+    >>> steps = jnp.ones((5, 2))
+    >>> def doubled(h):
+    ...     return jax.lax.scan(lambda h, x: (2 * h + x, h), h, steps)
+    >>> jaxpr, _ = traced(doubled, jnp.ones(2))
+    >>> found = [inside(e) for e in equations(jaxpr) if name(e) == "scan"][0]
+    >>> found.same, found.carried, found.length
+    (0, 1, 5)
+    """
+    params = equation.params
+    try:
+        match name(equation):
+            case "scan":
+                return _scan(equation)
+            case "while":
+                jaxprs = params["cond_jaxpr"], params["body_jaxpr"]
+                return While(*jaxprs, params["cond_nconsts"], params["body_nconsts"])
+            case "cond" if params.get("branches_platforms") is None:
+                return Branches(tuple(params["branches"]))
+            case called if called in CALLS:
+                names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+                return Call(next(params[k] for k in names if k in params))
+    except (KeyError, StopIteration):
+        raise NotImplementedError(
+            f"JAX {jax.__version__} writes {name(equation)} in a way that is not known here: "
+            f"its parameters are {', '.join(sorted(params))}"
+        ) from None
+    return None
+
+
+def _scan(equation: Any) -> Scan:
+    params = equation.params
+    body = _plain(params["jaxpr"])
+    # What is scanned over, or stacked up, has one axis more outside of the body than within.
+    sliced = [_ndim(o) > _ndim(i) for o, i in zip(equation.invars, body.invars, strict=True)]
+    stacked = [_ndim(o) > _ndim(i) for o, i in zip(equation.outvars, body.outvars, strict=True)]
+    carried = stacked.count(False)
+    same = sliced.count(False) - carried
+    return Scan(params["jaxpr"], same, carried, params["length"], params["reverse"])
+
+
+def _ndim(variable: Any) -> int:
+    return len(variable.aval.shape)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Yield the equations of a jaxpr and those within them."""
+    waiting = [jaxpr]
+    while waiting:
+        for equation in _plain(waiting.pop()).eqns:
+            yield equation
+            params = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)
+            waiting += filter(_is_jaxpr, params)
+
+
+def evaluate(
+    jaxpr: Any, arguments: Sequence[Any], rule: Callable[[Any, list[Any]], Sequence[Any]]
+) -> list[Any]:
+    """Return the results of a jaxpr, where a rule makes the results of an equation of its operands.
+
+    Examples
+    --------
+    >>> jaxpr, _ = traced(lambda x: 2 * x + 1, 3.0)
+    >>> float(evaluate(jaxpr, [4.0], computed)[0])
+    9.0
+    """
+    body = _plain(jaxpr)
+    values: dict[Any, Any] = dict(zip(body.constvars, getattr(jaxpr, "consts", ()), strict=True))
+    values |= zip(body.invars, arguments, strict=True)
+
+    def read(variable: Any) -> Any:
+        if isinstance(variable, Literal):
+            shaped: Any = variable.aval
+            return jnp.asarray(variable.val, shaped.dtype)
+        return values[variable]
+
+    for equation in body.eqns:
+        results = rule(equation, [read(v) for v in equation.invars])
+        values |= zip(equation.outvars, results, strict=True)
+    return [read(v) for v in body.outvars]
+
+
+def computed(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """Return what JAX makes of the operands of an equation."""
+    primitive = equation.primitive
+    params = primitive.get_bind_params(equation.params)
+    functions, params = params if isinstance(params, tuple) else ((), params)  # before JAX 0.10
+    results = primitive.bind(*functions, *operands, **params)
+    return list(results) if primitive.multiple_results else [results]
+
+
+def terms(equation: Any) -> int:
+    """Return how many terms make up an entry of the result of one of SUMS, at most."""
+    first, *others = (tuple(v.aval.shape) for v in equation.invars)
+    params = equation.params
+    match name(equation):
+        case "reduce_sum":
+            count = math.prod(first[axis] for axis in params["axes"])
+        case "cumsum":
+            count = first[params["axis"]]
+        case "dot_general":
+            count = math.prod(first[axis] for axis in params["dimension_numbers"][0][0])
+        case "conv_general_dilated":
+            outputs = others[0][params["dimension_numbers"].rhs_spec[0]]
+            count = math.prod(others[0]) // max(outputs, 1)
+        case _:  # scatter-add: what was there, and one for each index
+            count = 1 + math.prod(others[0][:-1])
+    return int(count)
+
+
+def _plain(jaxpr: Any) -> Any:
+    """Return a jaxpr without its constants, which JAX before 0.12 keeps beside it."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns")
