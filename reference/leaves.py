@@ -21,7 +21,7 @@ import numpy as np
 
 from reference.bounds import FLUSHED, decides, over_tolerance
 from reference.leaf_report import Leaf, LeafReport
-from reference.montecarlo import narrow_precisions, perturbed
+from reference.montecarlo import narrow_precisions, perturbed, unknown_operations
 from reference.trees import MISSING, Raised, call, in_words, loss_of_variables, match, read
 from reference.voices import THIRD_VOICES, Loss, ask
 
@@ -104,8 +104,14 @@ def check_gradient(
     positions = [given.variables.index(place) for place, _ in matched.leaves]
     with jax.enable_x64(True):
         narrow = " and ".join(narrow_precisions(loss, given.values()))
+        unknown = unknown_operations(jax.grad(loss), given.values())
     if narrow and given.dtype == np.float64:
         notes.append(f"loss_fn computes in {narrow} on the way, so autodiff knows no better")
+    for operation, line in unknown.items():
+        notes.append(
+            f"no rule for the rounding of JAX's {operation} ({line}): its results were rounded "
+            "once, so the tolerance may be too small"
+        )
     measures = autodiff(loss, given.values(), positions)(given.values(), given.dtype)
     rows = []
     for (place, leaf), measure in zip(matched.leaves, measures, strict=True):

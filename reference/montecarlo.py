@@ -72,7 +72,7 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
     Parameters
     ----------
     function : callable
-        What ``jax.make_jaxpr`` can trace: it takes arrays, or trees of them, and returns the like.
+        What JAX can trace: it takes arrays, or trees of them, and returns the like.
     like : trees of arrays
         Arguments like those that it will be called with. Call this, and what it returns, in
         ``jax.enable_x64(True)``.
