@@ -9,7 +9,7 @@ are added in the order of the shards, whoever was ready first.
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import cache, partial
@@ -147,11 +147,11 @@ def _total(parts: Iterable[Params]) -> Params:
 def _side_by_side(function: Callable[..., Result], *arguments: Sequence[Any]) -> list[Result]:
     """Return what the function makes of the first arguments, in this thread, and of the others."""
     (first, *others) = zip(*arguments, strict=True)
-    running = [
-        _threads().submit(copy_context().run, function, *other)  # the context has np.errstate
-        for other in others
-    ]
+    running: list[Future[Result]] = []
     try:
+        for other in others:
+            context = copy_context()  # it has np.errstate
+            running.append(_threads().submit(context.run, function, *other))
         here = function(*first)
     finally:
         wait(running)
@@ -180,7 +180,8 @@ def _one_blas_thread() -> Iterator[None]:
         return
     with _Limit.lock:
         if not _Limit.calls:
-            _Limit.held = blas.limit(limits=1, user_api="blas")
+            with _control_of(blas):
+                _Limit.held = blas.limit(limits=1, user_api="blas")
         _Limit.calls += 1
     try:
         yield
@@ -188,7 +189,22 @@ def _one_blas_thread() -> Iterator[None]:
         with _Limit.lock:
             _Limit.calls -= 1
             if not _Limit.calls:
-                _Limit.held.restore_original_limits()
+                with _control_of(blas):
+                    _Limit.held.restore_original_limits()
+
+
+@contextmanager
+def _control_of(blas: Any) -> Iterator[None]:
+    """Let this thread set limits, which the last of several calls restores, and then any other.
+
+    Since threadpoolctl 3.8 the limits of OpenBLAS are those of the thread that first set them.
+    """
+    owned = [lib for lib in blas.lib_controllers if hasattr(lib, "clear_controlling_thread")]
+    for library in owned:
+        library.clear_controlling_thread(force=True)
+    yield
+    for library in owned:
+        library.clear_controlling_thread(force=True)
 
 
 def _start_anew() -> None:
