@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from manual_bptt.forward import forward
-from manual_bptt.params import Array, Params
+from manual_bptt.params import Array, Params, init_params
 from manual_bptt.training import (
     Adam,
     ArraySequences,
@@ -167,27 +167,19 @@ class RNNForecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _trained(self, x: Array, target: Array, validate: Any) -> Training:
         random = check_random_state(self.random_state)
+        of_start, of_batches = (int(seed) for seed in random.randint(2**31 - 1, size=2))
         settings = Settings(
             steps=self.steps,
             batch_size=min(self.batch_size, len(target)),
             optimizer=Adam(weight_decay=self.weight_decay),
             schedule=WarmupCosine(self.learning_rate, self.steps // 20, self.steps),
             max_norm=self.max_norm,
-            seed=int(random.randint(2**31 - 1)),
+            seed=of_batches,
         )
-        start = _start(random, self.n_inputs, self.n_hidden, target.shape[1])
         return train(
-            start,
+            init_params(self.n_inputs, self.n_hidden, target.shape[1], rng=of_start),
             ArraySequences(x, target),
             settings,
             loss=mean_last_step_squared_error,
             validate=validate,
         )
-
-
-def _start(random: Any, n_inputs: int, n_hidden: int, n_outputs: int) -> Params:
-    """Draw an orthogonal W, U and V from N(0, 1 / columns), the rest zero."""
-    W, _ = np.linalg.qr(random.standard_normal((n_hidden, n_hidden)))
-    U = random.standard_normal((n_hidden, n_inputs)) / np.sqrt(n_inputs)
-    V = random.standard_normal((n_outputs, n_hidden)) / np.sqrt(n_hidden)
-    return Params(W, U, np.zeros(n_hidden), V, np.zeros(n_outputs))

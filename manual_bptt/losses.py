@@ -33,7 +33,7 @@ def squared_error(
     target : array_like, like y
         The truth. Where a weight is zero its target is ignored, even if it is NaN.
     weights : array_like, (T,), (T, B) or like y, optional
-        How much each error counts; 1 if None.
+        How much each error counts; 1 if None. A negative weight rewards the error.
     check_finite : bool
         Whether to look for NaN and infinity in the arguments.
 

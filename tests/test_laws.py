@@ -423,6 +423,23 @@ def test_weights_of_another_power_of_two_rescale_loss_and_gradients_bit_for_bit(
     assert bits(found) == bits({name: np.ldexp(v, k) for name, v in plain.items()})
 
 
+@given(of_any_dtype, st.integers(1, 3), seeds)
+def test_weights_of_the_other_sign_turn_the_sign_of_loss_and_gradients_bit_for_bit(
+    problem, form, seed
+):
+    weights = some_zeros(problem, form, seed)
+    found, plain = (weighted(problem, w, problem.target) for w in (-weights, weights))
+    for name, expected in plain.items():
+        np.testing.assert_array_equal(found[name], -expected, err_msg=name)  # -0 equals 0
+
+
+def test_a_negative_weight_counts_as_it_is_beside_a_positive_one():
+    y, target = np.array([[3.0], [5.0]]), np.array([[1.0], [4.0]])
+    value, dy = mb.squared_error(y, target, weights=[-2.0, 3.0])
+    assert value == -2 * 4 + 3 * 1
+    assert dy.tolist() == [[2 * -2 * 2], [2 * 3 * 1]]
+
+
 @given(problems(batched=True), st.data())
 def test_a_whole_weight_counts_a_sequence_that_often(problem, data):
     T, B, O = problem.target.shape

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manual_bptt.params import Params
+from manual_bptt.params import Params, init_params
 from manual_bptt.training import SGD, Adam, Constant, Settings, WarmupCosine
 
 
@@ -60,10 +60,8 @@ def small_normal(rng: np.random.Generator, D: int, H: int, O: int) -> Params:
 
 
 def orthogonal(rng: np.random.Generator, D: int, H: int, O: int) -> Params:
-    """Draw an orthogonal W, U from N(0, 1/D), the rest zero."""
-    W, _ = np.linalg.qr(rng.standard_normal((H, H)))
-    U = rng.standard_normal((H, D)) / np.sqrt(D)
-    return Params(W, U, np.zeros(H), np.zeros((O, H)), np.zeros(O))
+    """Draw W and U as ``init_params`` does, the rest zero."""
+    return init_params(D, H, O, rng=rng)._replace(V=np.zeros((O, H)))
 
 
 STEPS = 3000
