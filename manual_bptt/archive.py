@@ -13,6 +13,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
+from manual_bptt.files import write_whole
 from manual_bptt.params import Array
 
 KINDS = "biufU"  # real numbers and text
@@ -37,19 +38,10 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
     ...     read_arrays(Path(folder, "a.npz"))["W"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    path = Path(path)
     named: dict[str, Any] = {name: np.asarray(values) for name, values in arrays.items()}
     for name, values in named.items():
         _require_kind(name, values.dtype)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **named)  # no objects are left that it could pickle
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(Path(path), lambda file: np.savez(file, **named))  # it has no objects to pickle
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:

@@ -25,11 +25,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from manual_bptt.files import write_whole
 from manual_bptt.params import Array, Gradients, Params, floating_dtype, in_words
 from manual_bptt.validation import as_array, attributes
 
@@ -398,12 +398,7 @@ def save_safetensors(path: str | os.PathLike[str], params: Params) -> None:
     if own.W.dtype not in (np.float32, np.float64):
         raise TypeError(f"params' common dtype is {own.W.dtype}; expected float32 or float64")
     data = _safetensors().save(own._asdict())
-    partial = path.parent / f"{path.name}.{os.getpid()}.{get_ident()}.partial"
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda file: file.write(data))
 
 
 def load_safetensors(path: str | os.PathLike[str]) -> Params:

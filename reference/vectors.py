@@ -239,10 +239,13 @@ def write_vectors(
 
 
 def _write(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; one that is there stays until this is on the disk."""
     partial_file = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial_file.write_bytes(content)
+        with partial_file.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         partial_file.replace(path)
     finally:
         partial_file.unlink(missing_ok=True)

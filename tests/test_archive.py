@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from manual_bptt import archive
 from manual_bptt.archive import read_arrays, write_arrays
+from manual_bptt.interop import save_safetensors
+from manual_bptt.params import init_params
+from reference import vectors
 
 NAMES = st.text("abcXYZ019._ é/", min_size=1, max_size=9).filter(
     lambda name: name not in ("file", "allow_pickle")
@@ -398,7 +400,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_new_file_is_on_the_disk_before_it_takes_the_place_of_the_old(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_arrays(path, {"a": np.zeros(1000)}),
+        lambda path: save_safetensors(path, init_params(2, 3, 1)),
+        lambda path: vectors._write(path, b"a golden vector"),
+    ],
+    ids=["arrays", "safetensors", "golden vectors"],
+)
+def test_a_new_file_is_on_the_disk_before_it_takes_the_place_of_the_old(
+    write, tmp_path, monkeypatch
+):
     path, done = tmp_path / "a.npz", []
     replace = Path.replace
 
@@ -409,9 +422,9 @@ def test_the_new_file_is_on_the_disk_before_it_takes_the_place_of_the_old(tmp_pa
         done.append(("replace", self.stat().st_size))
         return replace(self, target)
 
-    monkeypatch.setattr(archive.os, "fsync", note_sync)
+    monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(Path, "replace", note_replace)
-    write_arrays(path, {"a": np.zeros(1000)})
+    write(path)
     size = path.stat().st_size
     assert done == [("sync", size), ("replace", size)]
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = {
     "params": set(),
     "arithmetic": set(),
+    "files": set(),
     "validation": {"params"},
     "forward": {"params", "validation", "arithmetic"},
     "losses": {"params", "validation", "arithmetic"},
@@ -24,8 +25,8 @@ CORE = {
     "compiled": {"params", "validation", "forward", "backward", "checkpointing"},
     "equations": {"params", "validation"},
     "candidate": {"params", "forward", "losses", "backward", "gradients"},
-    "interop": {"params", "validation"},
-    "archive": {"params"},
+    "interop": {"params", "validation", "files"},
+    "archive": {"params", "files"},
 }
 LAYERS = CORE | {
     "training": {*CORE},
@@ -33,7 +34,8 @@ LAYERS = CORE | {
     "forecasting": {*CORE, "training"},
     "page": {"equations"},
     "cli": {*CORE, "training", "forecasting", "page"},
-    "__init__": {*CORE} - {"candidate", "equations", "interop", "archive", "parallel", "compiled"},
+    "__init__": {*CORE}
+    - {"candidate", "equations", "interop", "archive", "files", "parallel", "compiled"},
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {

@@ -781,17 +781,15 @@ def test_a_file_holds_the_five_arrays_by_the_labs_letters(tmp_path):
     assert_same_bits(mb.Params(**held), PARAMS)
 
 
-@pytest.mark.parametrize("failing", ["write_bytes", "replace"])
-def test_a_file_is_written_whole_or_not_at_all(failing, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("where", "failing"), [(os, "fsync"), (Path, "replace")])
+def test_a_file_is_written_whole_or_not_at_all(where, failing, tmp_path, monkeypatch):
     path = tmp_path / "rnn.safetensors"
     save_safetensors(path, PARAMS)
 
-    def fails(self, data):
-        if failing == "write_bytes":
-            self.open("wb").close()
+    def fails(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(Path, failing, fails)
+    monkeypatch.setattr(where, failing, fails)
     with pytest.raises(OSError, match="the disk is full"):
         save_safetensors(path, mb.init_params(1, 1, 1, rng=0))
     monkeypatch.undo()
