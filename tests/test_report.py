@@ -87,7 +87,7 @@ def fake_training(params, steps, validated, loss=lambda n: 1 / n):
     if not validated:
         taken = [step._replace(validation=None) for step in taken]
     best = min((s.validation for s in taken if s.validation is not None), default=np.inf)
-    return Training(params, (), params, best, taken, True)
+    return Training(params, (), params, best, tuple(taken), True)
 
 
 class Page(HTMLParser):

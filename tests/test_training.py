@@ -3,6 +3,7 @@
 import math
 import pickle
 from concurrent.futures import Executor
+from dataclasses import FrozenInstanceError
 from itertools import islice
 
 import numpy as np
@@ -218,6 +219,17 @@ def test_what_keep_is_given_does_not_grow_afterwards():
     assert [training.finished for training in kept] == [False] * 4 + [True]
 
 
+def test_a_training_that_somebody_has_seen_is_not_changed_any_more():
+    kept, validate = [], lambda params: float(np.abs(params.W).sum())
+    end = run(*problem(), keep=kept.append, every=2, validate=validate)
+    for training in (*kept, end):
+        assert isinstance(training.steps, tuple)
+        assert isinstance(training.memory, tuple)
+        with pytest.raises(FrozenInstanceError):
+            training.steps = ()
+    assert kept[-1] is end
+
+
 def test_every_kept_state_leads_to_the_same_end():
     params, data = problem()
     kept = []
@@ -236,7 +248,7 @@ def test_on_step_hears_every_step_from_1_with_its_loss_and_validation_error():
     heard = []
     validate, _ = scripted([0.5, 0.25, 0.75])
     trained = run(*problem(), on_step=heard.append, validate=validate, every=3)
-    assert heard == trained.steps
+    assert tuple(heard) == trained.steps
     assert [step.number for step in heard] == [1, 2, 3, 4, 5, 6, 7]
     assert [step.loss for step in heard] == trained.losses
     assert [s.validation for s in heard] == [None, None, 0.5, None, None, 0.25, 0.75]
@@ -498,7 +510,7 @@ def test_training_begins_before_the_first_step_with_nothing_remembered():
     params, _ = problem()
     training = begin(params, settings(optimizer=Adam()))
     assert isinstance(training, Training)
-    assert (training.steps, training.finished, training.best_error) == ([], False, math.inf)
+    assert (training.steps, training.finished, training.best_error) == ((), False, math.inf)
     assert_same((*training.params, *training.best), (*params, *params))
     assert not any(m.any() for moment in training.memory for m in moment)
 

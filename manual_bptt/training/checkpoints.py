@@ -126,14 +126,14 @@ def _params(arrays: Mapping[str, Array], name: str, like: np.dtype[Any]) -> Para
         raise ValueError(f"{name}: {error}") from None
 
 
-def _steps(columns: Array) -> list[Step]:
+def _steps(columns: Array) -> tuple[Step, ...]:
     if columns.ndim != 2 or len(columns) != len(COLUMNS) or columns.dtype != float:
         raise ValueError(
             f"steps has shape {columns.shape} and dtype {columns.dtype}; expected {len(COLUMNS)} "
             "rows of float64"
         )
     require_finite("steps (but for validation)", columns[:-1])
-    return [
+    return tuple(
         Step(number, loss, rate, norm, None if np.isnan(error) else error)
         for number, (loss, rate, norm, error) in enumerate(columns.T.tolist(), start=1)
-    ]
+    )

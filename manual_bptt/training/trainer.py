@@ -5,7 +5,7 @@ the settings. So a run that stops at any step and goes on from what was kept is 
 stopped, bit for bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -53,7 +53,7 @@ class Training:
     memory: State
     best: Params
     best_error: float = inf
-    steps: list[Step] = field(default_factory=list)
+    steps: tuple[Step, ...] = ()
     finished: bool = False
 
     @property
@@ -183,28 +183,32 @@ def train(
         len(sequences), settings.batch_size, seed=settings.seed, start=len(now.steps)
     )
     if not now.steps:
-        keep(_copy(now))
+        keep(now)
+    steps = [*now.steps]  # a tuple of them is made when somebody is to see it
     while not now.finished:
-        now = _one_step(now, *sequences.batch(next(batches)), gradients, settings)
-        at_end = len(now.steps) == settings.steps
-        due = at_end or len(now.steps) % settings.every == 0
+        batch = sequences.batch(next(batches))
+        now, step = _one_step(now, len(steps) + 1, *batch, gradients, settings)
+        at_end = step.number == settings.steps
+        due = at_end or step.number % settings.every == 0
         if validate is None:
             now = replace(now, best=now.params, finished=at_end)
         elif due:
-            now = _validated(now, validate, settings.patience)
-            now = replace(now, finished=at_end or now.finished)
+            now, step = _validated(now, step, validate)
+            now = replace(now, finished=at_end or _in_vain(now, [*steps, step], settings.patience))
+        steps.append(step)
         if on_step is not None:
-            on_step(now.steps[-1])
+            on_step(step)
         stopped = not now.finished and stop()
         if due or stopped:
-            keep(_copy(now))
+            now = replace(now, steps=tuple(steps))
+            keep(now)
         if stopped:
             break
     return now
 
 
 def _resumed(start: Training, settings: Settings) -> Training:
-    """Return a copy of start, if the settings can go on from it."""
+    """Return start, if the settings can go on from it."""
     if not start.finished and len(start.steps) >= settings.steps:
         raise ValueError(
             f"start has {len(start.steps)} steps and is not finished; expected fewer than the "
@@ -216,13 +220,18 @@ def _resumed(start: Training, settings: Settings) -> Training:
             f"start remembers {len(start.memory)} moments of the gradient; expected {expected}, "
             f"as many as {settings.optimizer}"
         )
-    return _copy(start)
+    return start
 
 
 def _one_step(
-    now: Training, x: Any, target: Any, gradients: Callable[..., Any], settings: Settings
-) -> Training:
-    number = len(now.steps) + 1
+    now: Training,
+    number: int,
+    x: Any,
+    target: Any,
+    gradients: Callable[..., Any],
+    settings: Settings,
+) -> tuple[Training, Step]:
+    """Return the state after the step of this number, and the step, not yet among its steps."""
     rate = float(settings.schedule(number))
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends in an exception
         value, grads = gradients(now.params, x, target)
@@ -236,26 +245,23 @@ def _one_step(
         raise DivergenceError(number, rate, f"the norm of the gradient is {norm}")
     if not all(np.isfinite(p).all() for p in params):
         raise DivergenceError(number, rate, "a parameter is not finite")
-    now.steps.append(Step(number, float(value), rate, norm))
-    return replace(now, params=params, memory=memory)
+    return replace(now, params=params, memory=memory), Step(number, float(value), rate, norm)
 
 
 def _validated(
-    now: Training, validate: Callable[[Params], float], patience: int | None
-) -> Training:
-    """Return the state with the validation error taken; finished, if patience is at its end."""
-    last = now.steps[-1]
+    now: Training, step: Step, validate: Callable[[Params], float]
+) -> tuple[Training, Step]:
+    """Return the state and its last step with the validation error taken."""
     error = float(validate(now.params))
     if not np.isfinite(error):
-        raise DivergenceError(last.number, last.rate, f"the validation error is {error}")
-    now.steps[-1] = last._replace(validation=error)
+        raise DivergenceError(step.number, step.rate, f"the validation error is {error}")
     if error < now.best_error:
-        return replace(now, best=now.params, best_error=error)
-    errors = [step.validation for step in now.steps if step.validation is not None]
-    in_vain = len(errors) - 1 - errors.index(now.best_error)
-    return replace(now, finished=patience is not None and in_vain >= patience)
+        now = replace(now, best=now.params, best_error=error)
+    return now, step._replace(validation=error)
 
 
-def _copy(now: Training) -> Training:
-    """Return the state with a list of its own, which later steps do not grow."""
-    return replace(now, steps=[*now.steps])
+def _in_vain(now: Training, steps: Sequence[Step], patience: int | None) -> bool:
+    """Return whether as many validation errors in a row as patience has were no improvement."""
+    errors = [step.validation for step in steps if step.validation is not None]
+    since_best = len(errors) - 1 - errors.index(now.best_error)
+    return patience is not None and since_best >= patience
