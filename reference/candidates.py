@@ -139,9 +139,7 @@ def _finite(gradients: dict[str, np.ndarray | Flaw] | Flaw) -> bool:
 
 def _arguments(problem: Problem, layout: str) -> dict[str, np.ndarray]:
     """Return the arrays of a problem in a layout."""
-    originals = problem.params._asdict()
-    originals |= {"x": problem.x, "h0": problem.h0, "target": problem.target}
-    return {k: in_layout(k, a, problem, layout) for k, a in originals.items()}
+    return {k: in_layout(k, a, problem, layout) for k, a in problem.arrays.items()}
 
 
 def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np.ndarray:

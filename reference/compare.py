@@ -6,7 +6,12 @@ state, (T+1, H) or (T+1, B, H). ``manual_bptt`` is judged as one more candidate.
 
 Each problem is looked at end to end and step by step (``reference.verdicts``). The second needs
 ``h``, and is sharpest where the candidate also returns its ``states``, (T+1, H) or (T+1, B, H).
-Return ``h`` if the other gradients are computed from it; otherwise leave it out.
+Return ``h`` if the other gradients are computed from it; otherwise leave it out. A candidate that
+is right in all problems is called with some of them, and with their shapes, again
+(``reference.memory``).
+
+All of this happens in one process, which a candidate can change or end. ``manual-bptt check`` runs
+the candidate in another (``reference.processes``).
 
 What is wrong is then explained: by the mistake that reproduces it (``reference.diagnosis``), by
 where in time it goes wrong (``reference.localisation``), and by the smallest problem that shows it
@@ -14,7 +19,7 @@ where in time it goes wrong (``reference.localisation``), and by the smallest pr
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -26,15 +31,19 @@ from reference.diagnosis import Evidence, explain, gather, repeats, telling_prob
 from reference.findings import Counterexample, Diagnosis
 from reference.gradients import GRADIENTS, Loss
 from reference.localisation import on_lengths, on_steps
+from reference.memory import Draw, shortest_history, to_call_again
 from reference.observations import observations
-from reference.oracle import answers
+from reference.oracle import solved
 from reference.problems import Problem, checked_sizes, draw_problems, random_problem
+from reference.processes import NoVerdictError
 from reference.report import FAILURES, Report
 from reference.smallest import smallest
 from reference.user_code import importable
-from reference.verdicts import judge
+from reference.verdicts import judge, judged_calls
 
 LONGEST_LINE = 4000  # characters of a line that makes a problem again
+MOST_SEEN = 200  # of the problems that were drawn; of these, some are called again
+BAD_AGAIN = FAILURES | {"not returned"}
 
 
 def compare(
@@ -120,14 +129,37 @@ def compare(
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     fixed = checked_sizes(sizes, batched)
-    draw: dict[str, Any] = {"loss": loss, "dtype": dtype, "batched": batched, "sizes": fixed}
-    problems = draw_problems(cases, seed, **draw)
-    report = Report.of(progress(judge(caller, problems)))
+    draw: Draw = {"loss": loss, "dtype": dtype, "batched": batched, "sizes": fixed}
+    report = Report.of(progress(judge(caller, draw_problems(cases, seed, **draw))))
     if caller.out_of_time:
         report.notes.append(_partly(caller, report, cases))
-    elif explained and not report.passed:
-        report = _explained(report, caller, draw)
+        return report
+    remembers = False
+    if not any(row.status in FAILURES for row in report.rows):
+        seen = list(draw_problems(min(cases, MOST_SEEN), seed, **draw))
+        remembers = _remembers(report, caller, seen)
+    if explained and not report.passed:
+        report = _explained(report, caller, draw, _by_history if remembers else _by_mistakes)
     return report
+
+
+def _remembers(report: Report, caller: Caller, seen: list[Problem]) -> bool:
+    """Return whether a candidate is wrong when it is called again, and add that to its report."""
+    rows = {row.gradient: row for row in report.rows if row.status != "not returned"}
+    wrong, calls, failures = dict[str, None](), 0, 0
+    for verdicts, _ in judge(caller, to_call_again(seen)):
+        bad = [v for v in verdicts if v.gradient in rows and v.status in BAD_AGAIN]
+        for verdict in bad:
+            rows[verdict.gradient].add(verdict)
+            wrong[verdict.gradient] = None
+        calls, failures = calls + 1, failures + bool(bad)
+    if wrong:
+        report.objections.append(
+            f"{' '.join(wrong)} {'depends' if len(wrong) == 1 else 'depend'} on earlier calls: "
+            f"right when every problem was met for the first time, wrong in {failures} of {calls} "
+            "calls with the same problems or shapes again"
+        )
+    return bool(wrong)
 
 
 def assert_gradients_match(candidate: Candidate, **options: Any) -> None:
@@ -174,25 +206,14 @@ def _partly(caller: Caller, report: Report, cases: int) -> str:
 # Explanations ------------------------------------------------------------------------------------
 
 
-def _explained(report: Report, caller: Caller, draw: Mapping[str, Any]) -> Report:
+def _explained(
+    report: Report, caller: Caller, draw: Draw, explanation: Callable[..., Report]
+) -> Report:
     """Return the report with a diagnosis and with the smallest problem that fails."""
-    evidence: list[Evidence] = []
-    if any(row.status == "mismatch" for row in report.rows):
-        evidence = gather(caller, [*telling_problems(**draw), *report.witnesses()])
-    for row in report.rows:  # what was right may be wrong in the problems that tell mistakes apart
-        for verdict in (v for e in evidence for v in e.verdicts if v.gradient == row.gradient):
-            if row.status == "match" and verdict.status in FAILURES:
-                row.add(verdict)
-    mismatched = [row.gradient for row in report.rows if row.status == "mismatch"]
-    example = _counterexample(report, caller, draw)
-    if repeats(caller, evidence):
-        diagnosis = _diagnosis(report, mismatched, example, caller, evidence, draw)
-    else:
-        said = "called again with the same arguments, it returns something else"
-        diagnosis = Diagnosis([], tuple(k for k in mismatched if k in GRADIENTS), [said])
-    report = replace(report, diagnosis=diagnosis, smallest=example)
-    if {row.status for row in report.rows} <= {"raised", "wrong shape", "not returned"}:
-        report.notes.extend(_other_conventions(caller, draw))
+    try:
+        report = explanation(report, caller, draw)
+    except NoVerdictError as error:
+        report.notes.append(f"the explanation is incomplete: {error}")
     if caller.out_of_time:
         report.notes.append(
             f"the explanation is incomplete: the candidate's calls used up the budget of "
@@ -201,8 +222,59 @@ def _explained(report: Report, caller: Caller, draw: Mapping[str, Any]) -> Repor
     return report
 
 
-def _other_conventions(caller: Caller, draw: Mapping[str, Any]) -> list[str]:
+def _by_mistakes(report: Report, caller: Caller, draw: Draw) -> Report:
+    """Return the report with the mistakes that explain what is wrong."""
+    evidence: list[Evidence] = []
+    if any(row.status == "mismatch" for row in report.rows):
+        evidence = gather(caller, [*telling_problems(**draw), *report.witnesses()])
+    for row in report.rows:  # what was right may be wrong in the problems that tell mistakes apart
+        for verdict in (v for e in evidence for v in e.verdicts if v.gradient == row.gradient):
+            if row.status == "match" and verdict.status in FAILURES:
+                row.add(verdict)
+    mismatched = [row.gradient for row in report.rows if row.status == "mismatch"]
+    if not repeats(caller, evidence):
+        return _by_history(report, caller, draw)
+    example = _counterexample(report, caller, draw)
+    if example is not None and _is_forgotten(example, caller):
+        return _by_history(report, caller, draw)
+    diagnosis = _diagnosis(report, mismatched, example, caller, evidence, draw)
+    report = replace(report, diagnosis=diagnosis, smallest=example)
+    if {row.status for row in report.rows} <= {"raised", "wrong shape", "not returned"}:
+        report.notes.extend(_other_conventions(caller, draw))
+    return report
+
+
+def _is_forgotten(example: Counterexample, caller: Caller) -> bool:
+    """Return whether what fails is right in a candidate that was just started."""
+    if caller.out_of_time or not caller.runner.restart():
+        return False
+    verdicts = (v for vs, _ in judge(caller, [example.problem]) for v in vs)
+    return not any(v.gradient in example.values and v.status in FAILURES for v in verdicts)
+
+
+def _by_history(report: Report, caller: Caller, draw: Draw) -> Report:
+    """Return the report with the two calls that show best that a candidate remembers others."""
+    failed = [row for row in report.rows if row.status in FAILURES]
+    wrong = tuple(row.gradient for row in failed if row.gradient in GRADIENTS)
+    said = "called again with the same arguments, it returns something else"
+    example = None
+    if failed and failed[0].failing is not None:
+        name, failing = failed[0].gradient, failed[0].failing
+        history = shortest_history(caller, name, failing, draw)
+        if history is not None:
+            said = f"it depends on earlier calls: {history.in_words()}"
+            caller.runner.restart()
+            values = _values(caller, history, [row.gradient for row in failed])
+            lines = _to_reproduce(caller, draw["loss"], *history)
+            example = Counterexample(history.second, values, lines)
+    diagnosis = Diagnosis([], wrong, [said])
+    return replace(report, diagnosis=diagnosis, smallest=example)
+
+
+def _other_conventions(caller: Caller, draw: Draw) -> list[str]:
     """Return a note on the convention that a candidate may have been written for, if one is."""
+    if caller.out_of_time:
+        return []
     shape: dict[str, Any] = {"T": 6, "B": 2, "D": 3, "H": 4, "O": 5, **draw["sizes"]}
     called = (draw["batched"], caller.layout)
     for batched, layout in product((draw["batched"], not draw["batched"]), LAYOUTS):
@@ -228,7 +300,7 @@ def _diagnosis(
     example: Counterexample | None,
     caller: Caller,
     evidence: list[Evidence],
-    draw: Mapping[str, Any],
+    draw: Draw,
 ) -> Diagnosis:
     """Return what explains the gradients that are wrong, and what can be said of the rest."""
     findings, _ = explain(evidence)
@@ -247,7 +319,7 @@ def _places(
     evidence: list[Evidence],
     shortest: Mapping[str, int],
     unexplained: Iterable[str],
-    draw: Mapping[str, Any],
+    draw: Draw,
 ) -> list[str]:
     """Return lines on where in time gradients go wrong, from the longest problem that shows it."""
     shows = [e for e in evidence if any(ratio > 1 for ratio in e.ratio.values())]
@@ -260,9 +332,7 @@ def _places(
     return lines
 
 
-def _counterexample(
-    report: Report, caller: Caller, draw: Mapping[str, Any]
-) -> Counterexample | None:
+def _counterexample(report: Report, caller: Caller, draw: Draw) -> Counterexample | None:
     """Return the smallest problem in which the first gradient that fails does so again."""
     failed = [row for row in report.rows if row.status in FAILURES]
     if not failed or failed[0].failing is None:
@@ -277,39 +347,39 @@ def _counterexample(
                 "problem: does it remember earlier calls?"
             )
         return None
-    values = _values(caller, found, [row.gradient for row in failed])
-    line = found.origin if len(found.origin) <= LONGEST_LINE else witness.origin
-    return Counterexample(found, values, _to_reproduce(caller, draw["loss"], line))
+    values = _values(caller, [found], [row.gradient for row in failed])
+    shown = found if len(found.origin) <= LONGEST_LINE else witness
+    return Counterexample(found, values, _to_reproduce(caller, draw["loss"], shown))
 
 
 def _values(
-    caller: Caller, problem: Problem, names: list[str]
+    caller: Caller, problems: Sequence[Problem], names: list[str]
 ) -> dict[str, tuple[np.ndarray, np.ndarray | str]]:
-    """Return what is expected and what is returned for the gradients that fail in a problem."""
-    (answer,) = answers([problem])
-    returned = caller(problem)
-    wrong = {
-        v.gradient: v for vs, _ in judge(caller, [problem]) for v in vs if v.status in FAILURES
-    }
-    values: dict[str, tuple[np.ndarray, np.ndarray | str]] = {}
-    for k in names:
-        if returned is None or k not in wrong:
-            continue
+    """Return what is expected and what is returned for the gradients that fail in the last one."""
+    calls = [call for chunk in solved(problems) for call in judged_calls(caller, chunk)]
+    if len(calls) < len(problems):
+        return {}
+    (answer, returned, verdicts), values = calls[-1], {}
+    wrong = {v.gradient for v in verdicts if v.status in FAILURES}
+    for k in (k for k in names if k in wrong):
         found = returned.gradients
         value = found if isinstance(found, Flaw) else found[k]
         shown = value.detail if isinstance(value, Flaw) else value
-        values[k] = (answer.truth[k][0].astype(problem.dtype), shown)
+        values[k] = (answer.truth[k][0].astype(problems[-1].dtype), shown)
     return values
 
 
-def _to_reproduce(caller: Caller, loss: Loss, origin: str) -> tuple[str, ...]:
-    """Return three lines of Python that judge a candidate on one problem."""
+def _to_reproduce(caller: Caller, loss: Loss, *problems: Problem) -> tuple[str, ...]:
+    """Return lines of Python that judge a candidate on one problem after another."""
     name, (*imports,) = caller.runner.importable
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
     if callable(loss):
         imports += importable(loss)[1]
+    made = list(dict.fromkeys(p.origin for p in problems))
+    names = ["problem"] if len(made) == 1 else ["first", "second"]
+    judged = ", ".join(names[made.index(p.origin)] for p in problems)
     return (
         "; ".join(["import reference", *imports]),
-        f"problem = {origin}",
-        f"print(reference.Report.of(reference.judge({name}, [problem]{layout})))",
+        *(f"{name} = {origin}" for name, origin in zip(names, made, strict=True)),
+        f"print(reference.Report.of(reference.judge({name}, [{judged}]{layout})))",
     )

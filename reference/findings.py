@@ -96,9 +96,7 @@ class Counterexample(NamedTuple):
     def text(self) -> list[str]:
         """Return the example in words and numbers, a line each."""
         sizes = " ".join(f"{k}={n}" for k, n in self.problem.sizes.items())
-        arrays = self.problem.params._asdict()
-        arrays |= {"x": self.problem.x, "h0": self.problem.h0, "target": self.problem.target}
-        given = [f"  {k} = {_numbers(array)}" for k, array in arrays.items()]
+        given = [f"  {k} = {_numbers(array)}" for k, array in self.problem.arrays.items()]
         shown = [f"smallest failing problem found ({sizes})", *given]
         said = {returned for _, returned in self.values.values() if isinstance(returned, str)}
         if len(said) == 1 and len(self.values) > 1:

@@ -44,6 +44,12 @@ class Problem:
         """The dtype of every array."""
         return self.x.dtype
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """W, U, b, V, c, x, h0 and the target by name."""
+        rest = {"x": self.x, "h0": self.h0, "target": self.target}
+        return {**self.params._asdict(), **rest}
+
     def gradient_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a gradient: ``h``, that in every state, or that of an argument.
 

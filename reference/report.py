@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from reference.findings import Counterexample, Diagnosis
 from reference.gradients import GRADIENTS
 from reference.problems import Problem
+from reference.rnn import PARAMETERS
 
 # From good to bad; a row has the worst status that any of its problems has.
 STATUSES = (
@@ -139,14 +140,16 @@ class Report:
     """What comparing a candidate with autodiff found.
 
     ``rows`` have the verdict on each gradient, ``notes`` what is to say of the candidate's manners,
-    ``assumed`` how what it returned was read, where that was not as it had to be, but clear. Where
-    something is wrong, ``diagnosis`` says why as far as it is known, and ``smallest`` is the
-    smallest problem found that shows it.
+    ``assumed`` how what it returned was read, where that was not as it had to be, but clear.
+    ``objections`` are why it does not pass beside what its rows say. Where something is wrong,
+    ``diagnosis`` says why as far as it is known, and ``smallest`` is the smallest problem found
+    that shows it.
     """
 
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
+    objections: list[str] = field(default_factory=list)
     diagnosis: Diagnosis | None = None
     smallest: Counterexample | None = None
 
@@ -161,9 +164,13 @@ class Report:
                 rows[verdict.gradient].add(verdict)
         if not rows["states"].worst_problem:
             del rows["states"]  # an extra that nobody has to return
+        unread = [subject.removeprefix("name ") for subject in notes if subject.startswith("name ")]
+        left_out = [k for k in PARAMETERS if rows[k].status == "not returned"]
+        if objections := _unread(unread, left_out):
+            notes = {k: text for k, text in notes.items() if not k.startswith("name ")}
         manners = [text for subject, text in notes.items() if not subject.startswith("read ")]
         assumed = [text for subject, text in notes.items() if subject.startswith("read ")]
-        return cls(list(rows.values()), manners, assumed)
+        return cls(list(rows.values()), manners, assumed, objections)
 
     @property
     def passed(self) -> bool:
@@ -171,7 +178,8 @@ class Report:
         statuses = {row.status for row in self.rows}
         proved = any(row.status == "match" for row in self.rows if row.gradient != "states")
         partly = any(row.missing and row.status != "not returned" for row in self.rows)
-        return proved and statuses <= {"match", "not returned"} and not partly
+        right = statuses <= {"match", "not returned"} and not partly
+        return proved and right and not self.objections
 
     def witnesses(self) -> list[Problem]:
         """Return the problems to look at, one for each gradient that fails, without repetition."""
@@ -202,7 +210,7 @@ class Report:
         for row in self.rows:
             if row.missing and row.status != "not returned":
                 remarks.append(f"{row.gradient} was not returned for {row.missing} problems")
-        return remarks + self._accusations() + self.assumed + self.notes
+        return remarks + self._accusations() + self.objections + self.assumed + self.notes
 
     def _accusations(self) -> list[str]:
         """Return a line on each gradient that is wrong; what is said of several is said once."""
@@ -245,6 +253,7 @@ class Report:
             "rows": [row.as_dict() for row in self.rows],
             "notes": self.notes,
             "assumed": self.assumed,
+            "objections": self.objections,
             "diagnosis": None if self.diagnosis is None else self.diagnosis.as_dict(),
             "smallest": None if self.smallest is None else self.smallest.as_dict(),
         }
@@ -266,6 +275,18 @@ class Report:
         )
         verdict = "passed" if self.passed else "<strong>failed</strong>"
         return f"<table><tr>{header}</tr>{body}</table>{remarks}{parts}<p>{verdict}</p>"
+
+
+def _unread(names: list[str], left_out: list[str]) -> list[str]:
+    """Return the objection to names that mean nothing beside gradients that are not there."""
+    if not (names and left_out):
+        return []
+    these = "is not the name of a gradient" if len(names) == 1 else "are not names of gradients"
+    missing = f"{' '.join(left_out)} {'was' if len(left_out) == 1 else 'were'} not returned"
+    return [
+        f"{', '.join(names)} {these}, and {missing}: expected {' '.join(GRADIENTS)}, or dW dU and "
+        "so on; leave out what is not a gradient"
+    ]
 
 
 def json_value(value: Any) -> Any:

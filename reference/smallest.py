@@ -51,7 +51,7 @@ def smallest(
     found = search.first(fresh) or search.first(sorted(failing, key=_entries))
     simpler = found
     while simpler is not None:
-        found, arrays = simpler, _arrays(simpler)
+        found, arrays = simpler, simpler.arrays
         cuts = () if callable(loss) else _cuts(arrays, _letters(arrays), sizes)
         simpler = search.first(map(problem_of, chain(cuts, _rounder(arrays))))
     return found
@@ -83,12 +83,7 @@ class _Search:
 
 
 def _entries(problem: Problem) -> int:
-    return sum(array.size for array in _arrays(problem).values())
-
-
-def _arrays(problem: Problem) -> Arrays:
-    rest = {"x": problem.x, "h0": problem.h0, "target": problem.target}
-    return {**problem.params._asdict(), **rest}
+    return sum(array.size for array in problem.arrays.values())
 
 
 def _letters(arrays: Arrays) -> dict[str, str]:
@@ -107,12 +102,12 @@ def _fresh(loss: Any, batched: bool, sizes: Mapping[str, int]) -> Iterator[Array
     short = [(*n, T) for T in STEPS for n in product((1, 2), repeat=len(free))]
     long = [(*(n for _ in free), T) for T in LONG for n in (1, 2)]
     for numbers in sorted(short, key=lambda n: (n[-1], sum(n))) + long:
-        yield _round_numbers({**dict(zip([*free, "T"], numbers, strict=True)), **sizes}, loss)
+        yield round_numbers({**dict(zip([*free, "T"], numbers, strict=True)), **sizes}, loss)
 
 
-def _round_numbers(shape: Mapping[str, int], loss: Any) -> Arrays:
-    """Return arrays of halves that are not zero; always the same ones for a shape."""
-    rng = np.random.default_rng([shape[k] for k in sorted(shape)])
+def round_numbers(shape: Mapping[str, int], loss: Any, *number: int) -> Arrays:
+    """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
+    rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
     arrays = {}
     for k, axes in AXES.items():
         timeless = k == "target" and loss == "last_step_squared_error"

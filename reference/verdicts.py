@@ -8,6 +8,7 @@ returns its ``states``. A gradient matches where at least one check decides, and
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,18 +50,31 @@ def judge(
             return
 
 
+class Call(NamedTuple):
+    """One call of a candidate: what is right, what came back, and the verdicts on that."""
+
+    answer: Answer
+    returned: Returned
+    verdicts: list[Verdict]
+
+
 def judge_solved(
     candidate: Candidate | Caller, chunk: Solved
 ) -> Iterator[tuple[list[Verdict], dict[str, str]]]:
     """Judge a candidate on problems whose answers are known, and serve for any number of them."""
     caller = candidate if isinstance(candidate, Caller) else Caller(candidate)
+    return ((call.verdicts, call.returned.notes) for call in judged_calls(caller, chunk))
+
+
+def judged_calls(caller: Caller, chunk: Solved) -> Iterator[Call]:
+    """Yield the calls for which there was time, in the order of the problems."""
     calls = [caller(answer.problem) for answer in chunk.answers]
     own = [(None, None) if returned is None else _own_recursion(returned) for returned in calls]
     looked_at = any(array is not None for pair in own for array in pair)
     all_steps = check_steps(chunk, own) if looked_at else [{}] * len(calls)
     for answer, returned, steps in zip(chunk.answers, calls, all_steps, strict=True):
         if returned is not None:
-            yield _verdicts(returned, answer, steps), returned.notes
+            yield Call(answer, returned, _verdicts(returned, answer, steps))
 
 
 def judge_whole(returned: Returned, answer: Answer) -> list[Verdict]:
