@@ -4,11 +4,14 @@ Equations are MathML, which browsers typeset themselves. Error bars are drawn on
 against the bound: what rounding can explain.
 """
 
+import re
+from collections.abc import Iterable
 from html import escape
 from math import log10
 from typing import Any
 
 from manual_bptt.equations import EQUATIONS, Equation, demonstrate
+from manual_bptt.web import document, table
 
 LOW, HIGH = -3, 18  # powers of ten at the ends of the axis
 STATUS_WORDS = {
@@ -19,40 +22,23 @@ STATUS_WORDS = {
 }
 NO_PRODUCT = "Where there are not as many outputs as units, the printed product does not exist."
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --page: #f7f8fa; --card: #fff;
-  --line: #d9dee5; --good: #1b7f4b; --warn: #9a5b00; --bad: #b3261e; --rule: #1c2430; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7ebf0; --soft: #a2adbb; --page: #12161c;
-  --card: #1b2129; --line: #333d49; --good: #5fce97; --warn: #f0b455; --bad: #ff8a80;
-  --rule: #e7ebf0; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem 4rem; color: var(--ink);
-  background: var(--page); font: 1.05rem/1.55 system-ui, sans-serif; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .5rem; }
-h2 { margin: 2.5rem 0 .75rem; }
-p { max-width: 46rem; }
-.lead { font-size: 1.2rem; }
-.facts { color: var(--soft); font-size: .95rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; background: var(--card); }
-th, td { text-align: left; padding: .4rem .75rem; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; }
+:root { --rule: var(--ink); }
 .card { background: var(--card); border: 1px solid var(--line); border-left: .4rem solid;
   border-radius: .4rem; padding: .8rem 1.1rem; margin: 0 0 .9rem; }
 .card header { display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: baseline; }
 .number { font-weight: 700; font-size: 1.15rem; min-width: 2.6rem; }
 .verdict { margin-left: auto; font-weight: 600; }
-.definition, .holds, .match { border-left-color: var(--good); }
-.definition .verdict, .holds .verdict, .good { color: var(--good); }
+.definition, .holds { border-left-color: var(--good); }
+.definition .verdict, .holds .verdict { color: var(--good); }
 .erratum { border-left-color: var(--warn); }
 .erratum .verdict { color: var(--warn); }
 .fails { border-left-color: var(--bad); }
-.fails .verdict, .bad { color: var(--bad); }
+.fails .verdict { color: var(--bad); }
 .math { overflow-x: auto; overflow-y: hidden; padding: .4rem 0 .9rem; }
 .math math { font-size: 1.25rem; font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math",
   math; }
-.label { color: var(--soft); font-size: .9rem; }
-.bar { display: grid; grid-template-columns: 6.5rem 1fr 9rem; gap: .75rem; align-items: center;
+.label { color: var(--soft); font-size: .9rem; white-space: nowrap; }
+.bar { display: grid; grid-template-columns: 3.5rem 1fr 9rem; gap: .75rem; align-items: center;
   font-size: .9rem; }
 .axis { position: relative; height: .7rem; background: var(--line); border-radius: .35rem; }
 .axis i { position: absolute; inset: 0 auto 0 0; border-radius: .35rem; }
@@ -62,26 +48,29 @@ th { color: var(--soft); font-weight: 600; }
   transparent 0 6px, rgb(0 0 0 / .25) 6px 9px); }
 .example { border-top: 1px dashed var(--line); margin-top: .7rem; padding-top: .5rem; }
 .example p { margin: .2rem 0; }
-code { font: .92em ui-monospace, monospace; }
 @media (max-width: 40rem) { .bar { grid-template-columns: 1fr; gap: .2rem; } .verdict { margin: 0; }
-  body { padding: 1rem .75rem 3rem; } .math math { font-size: 1rem; } h1 { font-size: 1.6rem; } }
+  .card header { display: block; } .card header > * { margin-right: .6rem; }
+  .math math { font-size: 1rem; } }
 """
+NOT_JUDGED = ("not returned", "nothing proved")
+COLUMNS = ("verdict", "end to end", "each step", "problems")
 
 
 def page(result: dict[str, Any]) -> str:
     """Return the page for what ``manual-bptt verify --json`` writes."""
-    parts = [_head(result), _summary(result)]
-    for title, report in result["reports"].items():
-        parts += [f"<h2>Gradients: {escape(title)}</h2>", _gradient_table(report)]
-    parts.append(_equations(result["equations"]))
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>manual-bptt verify</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    reports = {k: r for k, r in result["reports"].items() if "options" not in r}
+    ways = {k: r for k, r in result["reports"].items() if "options" in r}
+    first, *others = reports
+    parts = [
+        _head(result),
+        _summary(reports, ways, result["equations"]),
+        _facts(result),
+        _gradients(first, reports[first]),
+        _equations(result["equations"]),
+        *(_gradients(title, reports[title]) for title in others),
+        _ways(ways),
+    ]
+    return document("manual-bptt verify", "\n".join(part for part in parts if part), STYLE)
 
 
 def _head(result: dict[str, Any]) -> str:
@@ -89,37 +78,121 @@ def _head(result: dict[str, Any]) -> str:
     verdict = "Every gradient matches, every equation is accounted for." if good else "It fails."
     return (
         "<h1>The simple RNN, by hand and by autodiff</h1>\n"
-        f'<p class="lead {"good" if good else "bad"}"><strong>{verdict}</strong></p>\n'
-        "<p>Left of each equals sign stands what <code>jax.grad</code> and"
-        " <code>jax.jacobian</code> make of the network and its loss; right of it, the hand-written"
-        " formula in NumPy. Errors are in multiples of a bound: what rounding can explain.</p>"
+        f'<p class="lead {"good" if good else "bad"}">{verdict}</p>\n'
+        "<p>The hand-written formulas in NumPy, beside what <code>jax.grad</code> and"
+        " <code>jax.jacobian</code> make of the network and its loss. Errors are in multiples of a"
+        " bound on what rounding can explain, of the whole gradient (end to end) and of single"
+        " steps (each step): up to 1 is right.</p>"
     )
 
 
-def _summary(result: dict[str, Any]) -> str:
+def _facts(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     facts = (
-        f"{result['cases']} random problems, seed {result['seed']}, {result['dtype']} for the"
-        f" gradients, float64 for the equations; {result['seconds']:.0f} s. {versions}."
+        f"Seed {result['seed']}, {result['dtype']} for the gradients, float64 for the equations;"
+        f" {result['seconds']:.0f} s. {versions}."
     )
     return f'<p class="facts">{escape(facts)}</p>'
 
 
-def _gradient_table(report: dict[str, Any]) -> str:
-    header = "".join(
-        f"<th>{name}</th>"
-        for name in ("gradient", "verdict", "error / tolerance", "problems", "worst problem")
-    )
+def _summary(reports: dict[str, Any], ways: dict[str, Any], equations: list[dict[str, Any]]) -> str:
+    """Return one line for everything that was compared, each with a link to its part."""
+    rows = [
+        _row([_link(_anchor(title), title), *_worst([report])]) for title, report in reports.items()
+    ]
+    if ways:
+        rows.append(_row([_link("ways", "other ways to compute the same"), *_worst(ways.values())]))
+    wrong = sum(row["status"] == "fails" for row in equations)
+    verdict = _coloured(f"{wrong} fail", "bad") if wrong else _coloured("accounted for", "good")
+    ratios = [row["worst_ratio"] for row in equations]
+    worst = "not finite" if None in ratios else f"{max(ratios):.3g}"
+    problems = str(max(row["cases"] for row in equations))
+    title = f"the {len(equations)} equations of Lab 9"
+    rows.append(_row([_link("equations", title), verdict, worst, "", problems]))
+    return table("Summary", ["compared with autodiff", *COLUMNS], rows)
+
+
+def _worst(reports: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the cells of a summary: the verdict, the largest errors, the number of problems."""
+    reports = list(reports)
+    rows = [row for report in reports for row in report["rows"] if row["cases"]]
+    passed = all(report["passed"] for report in reports)
+    verdict = _coloured("match", "good") if passed else _coloured("mismatch", "bad")
+    errors = [_number(_largest(row[key] for row in rows)) for key in ("ratio", "local_ratio")]
+    return [verdict, *errors, str(max((row["cases"] for row in rows), default=0))]
+
+
+def _gradients(title: str, report: dict[str, Any]) -> str:
+    """Return the table of a report, a line for each gradient."""
     rows = []
     for row in report["rows"]:
-        style = "good" if row["status"] == "match" else "bad"
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
         sizes = " ".join(f"{k}={n}" for k, n in row["worst_sizes"].items())
-        cells = [row["gradient"], row["status"], ratio, str(row["cases"]), sizes]
-        body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        rows.append(f'<tr class="{style}">{body}</tr>')
+        numbers = [_number(row["ratio"]), _number(row["local_ratio"])]
+        cells = [escape(row["gradient"]), _status(row), *numbers, _problems(row), escape(sizes)]
+        rows.append(_row(cells))
+    header = ["gradient with respect to", *COLUMNS, "worst problem"]
     notes = "".join(f"<p>{escape(note)}</p>" for note in report["notes"])
-    return f'<div class="scroll"><table><tr>{header}</tr>{"".join(rows)}</table></div>{notes}'
+    heading = f'<h2 id="{_anchor(title)}">Gradients: {escape(title)}</h2>'
+    return f"{heading}\n{table(title, header, rows)}{notes}"
+
+
+def _ways(ways: dict[str, Any]) -> str:
+    """Return one table of the other ways to compute the same, a line for each."""
+    if not ways:
+        return ""
+    rows = [
+        _row([f"<code>{escape(way)}</code>", *_worst([report])]) for way, report in ways.items()
+    ]
+    judged = [
+        row["gradient"]
+        for row in next(iter(ways.values()))["rows"]
+        if row["status"] not in NOT_JUDGED
+    ]
+    text = f"Of each, the worst of the gradients with respect to {', '.join(judged)}."
+    wrong = [_gradients(way, report) for way, report in ways.items() if not report["passed"]]
+    return "\n".join([
+        '<h2 id="ways">Gradients: other ways to compute the same</h2>',
+        f"<p>{escape(text)}</p>",
+        table("Other ways", ["options of loss_and_gradients", *COLUMNS], rows),
+        *wrong,
+    ])  # fmt: skip
+
+
+def _row(cells: list[str]) -> str:
+    first, *rest = cells
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+
+
+def _coloured(text: str, style: str) -> str:
+    return f'<span class="{style}">{escape(text)}</span>'
+
+
+def _status(row: dict[str, Any]) -> str:
+    """Return a verdict in its colour; what was not returned was not judged, and is no failure."""
+    if row["status"] in NOT_JUDGED:
+        return _coloured("not judged" if row["status"] == NOT_JUDGED[0] else row["status"], "soft")
+    return _coloured(row["status"], "good" if row["status"] == "match" else "bad")
+
+
+def _problems(row: dict[str, Any]) -> str:
+    wrong, cases = row["failures"], row["cases"]
+    return f"{wrong} of {cases} wrong" if wrong else str(cases or "")
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _number(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.3g}"
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"\W+", "-", title).strip("-")
+
+
+def _link(anchor: str, text: str) -> str:
+    return f'<a href="#{anchor}">{escape(text)}</a>'
 
 
 def _equations(rows: list[dict[str, Any]]) -> str:
@@ -132,7 +205,7 @@ def _equations(rows: list[dict[str, Any]]) -> str:
         f" 1e{LOW} to 1e{HIGH} of the bound; the upright line marks the bound itself."
     )
     cards = "\n".join(_card(EQUATIONS[row["number"]], row) for row in rows)
-    return f"<h2>The equations</h2>\n<p>{text}</p>\n{cards}"
+    return f'<h2 id="equations">The equations</h2>\n<p>{text}</p>\n{cards}'
 
 
 def _card(equation: Equation, row: dict[str, Any]) -> str:
@@ -151,7 +224,7 @@ def _card(equation: Equation, row: dict[str, Any]) -> str:
             '<div class="label">as printed</div>',
             _math(equation.latex),
             _bar("error", row["printed_ratio"]),
-            "" if row["printed_exists"] else f'<div class="label">{NO_PRODUCT}</div>',
+            "" if row["printed_exists"] else f'<p class="facts">{NO_PRODUCT}</p>',
             '<div class="label">corrected</div>',
             _math(equation.corrected_latex),
             _bar("error", row["worst_ratio"]),

@@ -340,10 +340,18 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def result():
-    rows = {"gradient": "W", "status": "match", "ratio": 0.1, "cases": 3, "worst_sizes": {"T": 1}}
+    row = {
+        "gradient": "W", "status": "match", "ratio": 0.1, "local_ratio": 0.25, "cases": 3,
+        "failures": 0, "worst_sizes": {"T": 1},
+    }  # fmt: skip
+    left_out = {**row, "gradient": "h", "status": "not returned", "ratio": None,
+                "local_ratio": None, "cases": 0}  # fmt: skip
+    report = {"passed": True, "rows": [row, left_out], "notes": []}
+    ways = {f"workers={n}": {"options": {"workers": n}, **report} for n in (2, 3)}
     return {
         "passed": True, "cases": 4, "seed": 0, "dtype": "float64", "seconds": 1.0,
-        "versions": {"numpy": "2"}, "reports": {"random problems": {"rows": [rows], "notes": []}},
+        "versions": {"numpy": "2"},
+        "reports": {"random problems": report, "long sequences": report, **ways},
         "equations": [row.as_dict() for row in verify.equation_rows(6, 0)],
     }  # fmt: skip
 
@@ -356,20 +364,45 @@ def test_the_web_page_shows_every_equation_and_needs_nothing_from_outside(result
     assert parser.tags.count("math") == 37 + len(ERRATA)
     assert parser.tags.count("section") == 37
     assert not {"script", "img", "iframe", "object"} & set(parser.tags)
-    outside = [v for k, v in parser.attributes if k in ("src", "href") and v != "data:,"]
-    assert not outside
+    ids = {v for k, v in parser.attributes if k == "id"}
+    links = [v for k, v in parser.attributes if k in ("src", "href") and v != "data:,"]
+    assert links
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
     assert "url(" not in text
     assert "@import" not in text
     assert "\\" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S)  # no LaTeX left over
 
 
+def test_the_web_page_of_a_pass_has_nothing_red_and_both_checks(result):
+    text = re.sub(r"<style>.*?</style>", "", page(result), flags=re.S)
+    before_the_equations = text.partition("<section")[0]
+    assert before_the_equations.count("<table>") == 2  # the summary, and the random problems
+    assert text.count("<table>") == 4  # and the long sequences, and all other ways in one
+    tables = re.sub(r"<section.*</section>", "", text, flags=re.S)
+    assert 'class="bad"' not in tables
+    assert "not returned" not in tables
+    assert tables.count("not judged") == 2
+    assert tables.count(">each step</th>") == 4
+    for cells in (">0.1</td>", ">0.25</td>"):
+        assert tables.count(cells) == 3 + 2 + 2  # in the summary, of both groups, of both ways
+
+
 def test_the_web_page_says_when_something_fails(result):
     bad = [{**row, "status": "fails", "worst_ratio": 1e9} if row["number"] == 9 else row
            for row in result["equations"]]  # fmt: skip
-    text = page({**result, "passed": False, "equations": bad})
+    wrong = {
+        **result["reports"]["workers=2"], "passed": False,
+        "rows": [{**result["reports"]["workers=2"]["rows"][0], "status": "mismatch",
+                  "ratio": 7.0, "failures": 2}],
+    }  # fmt: skip
+    reports = {**result["reports"], "workers=2": wrong}
+    text = page({**result, "passed": False, "equations": bad, "reports": reports})
     assert "It fails." in text
     assert "1 fail" in text
     assert '<section class="card fails" id="eq-9">' in text
+    assert "2 of 3 wrong" in text
+    tables = re.sub(r"<section.*</section>", "", text, flags=re.S)
+    assert tables.count('<span class="bad">mismatch</span>') == 3  # summary, ways, its own table
 
 
 def test_verify_fails_when_a_corrected_form_is_wrong(monkeypatch, capsys):

@@ -31,8 +31,9 @@ CORE = {
 LAYERS = CORE | {
     "training": {*CORE},
     "estimator": {*CORE, "training"},
-    "forecasting": {*CORE, "training"},
-    "page": {"equations"},
+    "web": set(),
+    "forecasting": {*CORE, "training", "web"},
+    "page": {"equations", "web"},
     "cli": {*CORE, "training", "forecasting", "page"},
     "__init__": {*CORE}
     - {"candidate", "equations", "interop", "archive", "files", "parallel", "compiled"},

@@ -110,7 +110,7 @@ def _other_ways(arguments: argparse.Namespace, *, quiet: bool) -> dict[str, Any]
         began = time.perf_counter()
         ways[way] = report = Report.of(_judged(groups, way, judged))
         seconds = time.perf_counter() - began
-        reports[way] = {"seconds": seconds, **report.as_dict()}
+        reports[way] = {"options": options, "seconds": seconds, **report.as_dict()}
         if not report.passed:
             _print_report(report, way, seconds, options, quiet=quiet)
     _print_ways(ways, quiet=quiet)

@@ -13,6 +13,7 @@ from manual_bptt.forecasting.evaluation import NETWORK
 from manual_bptt.forecasting.pictures import chosen_step, day, middle_week, shown_unit
 from manual_bptt.forecasting.tasks import TrainingResult
 from manual_bptt.forecasting.windows import HOUR
+from manual_bptt.web import document, table
 
 MOST_GROUPS = 20  # rows of the table of groups
 NAMES = {
@@ -28,33 +29,7 @@ MEANING = {
     "ridge": "linear in the same features",
 }
 COMPARED = (NETWORK, "persistence", "ridge")
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --page: #f7f8fa; --card: #fff;
-  --line: #d9dee5; --good: #1b7f4b; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7ebf0; --soft: #a2adbb; --page: #12161c;
-  --card: #1b2129; --line: #333d49; --good: #5fce97; --bad: #ff8a80; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 66rem; padding: 2rem 1.25rem 4rem; color: var(--ink);
-  background: var(--page); font: 1.05rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .75rem; }
-h2 { margin: 2.5rem 0 .75rem; line-height: 1.25; }
-p, ul { max-width: 46rem; }
-.lead { font-size: 1.25rem; line-height: 1.45; padding-left: .9rem; border-left: .4rem solid;
-  font-weight: 600; }
-.good { color: var(--good); }
-.bad { color: var(--bad); }
-.facts { color: var(--soft); font-size: .95rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem;
-  background: var(--card); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .75rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }
-tr:last-child > * { border-bottom: 0; }
-thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal;
-  overflow-wrap: normal; }
-th:first-child { text-align: left; white-space: normal; min-width: 7rem; }
-tbody th { font-weight: 400; }
 tbody th small { display: block; font-weight: 400; color: var(--soft); line-height: 1.3; }
 tr.own > * { font-weight: 700; }
 figure { margin: 0; }
@@ -66,12 +41,9 @@ dl { display: grid; grid-template-columns: minmax(7rem, 12rem) 1fr; gap: .35rem 
 dt { color: var(--soft); }
 dd { margin: 0; }
 pre { padding: .8rem 1rem; margin: 0 0 1rem; white-space: pre-wrap; }
-code { font: .92em ui-monospace, monospace; }
-@media (max-width: 40rem) { body { padding: 1rem .75rem 3rem; } h1 { font-size: 1.6rem; }
-  .lead { font-size: 1.1rem; } th, td { padding: .35rem .5rem; } table { font-size: .95rem; }
-  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } }
-@media print { body { max-width: none; padding: 0; } img { min-width: 0; }
-  .scroll { overflow: visible; } }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0; }
+  dd { margin-bottom: .6rem; } }
+@media print { img { min-width: 0; } }
 """
 
 
@@ -101,14 +73,7 @@ def report_page(result: TrainingResult, png: bytes) -> str:
     ]
     title = f"Forecasts of {_text(result.metrics['target'])}"
     body = "\n".join(part for part in parts if part)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, body, STYLE)
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -193,7 +158,7 @@ def _forecast_table(metrics: Mapping[str, Any]) -> str:
     if not defined:
         legend += " Persistence makes no error here, so there is no skill to speak of."
     return (
-        f"<h2>Beside other forecasts</h2>\n{_table('Forecasts', header, rows)}\n"
+        f"<h2>Beside other forecasts</h2>\n{table('Forecasts', header, rows)}\n"
         f'<p class="facts">{legend}</p>'
     )
 
@@ -221,7 +186,7 @@ def _group_table(result: TrainingResult) -> str:
     header += [NAMES[name] for name in COMPARED]
     return (
         f"<h2>By group</h2>\n<p>{text}</p>\n"
-        f"{_table('Errors by group', [*header, 'RNN against persistence'], rows)}"
+        f"{table('Errors by group', [*header, 'RNN against persistence'], rows)}"
     )
 
 
@@ -277,7 +242,7 @@ def _hour_table(metrics: Mapping[str, Any]) -> str:
     return (
         f"<h2>By hour of the day</h2>\n<p>{_text(text)}</p>\n"
         f"<details><summary>Every hour in numbers: {_unit('RMSE', metrics)}</summary>\n"
-        f"{_table('Errors by hour', [*header, 'RNN against persistence'], rows)}</details>"
+        f"{table('Errors by hour', [*header, 'RNN against persistence'], rows)}</details>"
     )
 
 
@@ -363,11 +328,3 @@ def _row(cells: Sequence[str], *, own: bool = False) -> str:
     first, *rest = cells
     body = f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest)
     return f'<tr class="own">{body}</tr>' if own else f"<tr>{body}</tr>"
-
-
-def _table(label: str, header: Sequence[str], rows: Sequence[str]) -> str:
-    names = "".join(f'<th scope="col">{name}</th>' for name in header)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(label)}"><table>'
-        f"<thead><tr>{names}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>"
-    )
