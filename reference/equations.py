@@ -23,6 +23,7 @@ import numpy as np
 
 from reference.bounds import FLUSHED, decides, gamma, over_tolerance
 from reference.conditioning import MULTIPLE, perturbations, rounded_tanh
+from reference.devices import float64_on_cpu
 from reference.oracle import Shape, chunks, padded, stack
 from reference.problems import Problem
 from reference.report import json_value
@@ -184,7 +185,7 @@ def left_hand_sides(
         if kind is not None or any("B" in problem.sizes for problem in group):
             raise ValueError("equations are about one sequence and a squared error")
         stacked = stack([padded(p, shape) for p in group], shape)
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             both = _compiled(shape)(*stacked, perturbations(*shape), 2.0**-53)
             values, tolerances = jax.tree.map(np.asarray, both)
         for i, problem in enumerate(group):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reference.devices import float64_on_cpu
 from reference.rnn import Probes, arguments, as_real, require_shape, run, zero_probes
 
 GRADIENTS = ("W", "U", "b", "V", "c", "x", "h0", "h")
@@ -91,7 +92,7 @@ def gradients(
         shapes = [outputs[:n] for n in range(1, len(outputs) + 1)]
         given.append(require_shape("weights", as_real("weights", weights, x.dtype), *shapes))
     variables = (values, x, h0, zero_probes(values, x))
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         grads = _autodiff(variables, tuple(given), loss=function)
         return {k: np.array(g) for k, g in grads.items() if k in GRADIENTS}
 
@@ -107,7 +108,7 @@ def named_loss(loss: Loss) -> Callable[..., Any]:
 
 def loss_gradient(loss: Callable[[Any, Any], Any], y: Any, target: Any) -> np.ndarray:
     """Return the gradient of a loss in the outputs."""
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         return np.asarray(_slope(loss)(y, target))
 
 

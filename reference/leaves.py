@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from reference.bounds import FLUSHED, decides, over_tolerance
+from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf, LeafReport
 from reference.montecarlo import narrow_precisions, perturbed, unknown_operations
 from reference.trees import MISSING, Raised, call, in_words, loss_of_variables, match, read
@@ -102,7 +103,7 @@ def check_gradient(
     matched = match(returned, given)
     notes += matched.notes
     positions = [given.variables.index(place) for place, _ in matched.leaves]
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         narrow = " and ".join(narrow_precisions(loss, given.values()))
         unknown = unknown_operations(jax.grad(loss), given.values())
     if narrow and given.dtype == np.float64:
@@ -138,11 +139,11 @@ def autodiff(
 
         return jax.grad(of_chosen)([values[i] for i in positions])
 
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         plain, runs = jax.jit(gradient), perturbed(gradient, like)
 
     def measures(values: list[np.ndarray], dtype: np.dtype[Any]) -> list[Measure]:
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             truths = [np.asarray(g) for g in plain(values)]
             found = runs(float(np.finfo(dtype).eps) / 2, values)
         return [

@@ -15,7 +15,7 @@ L'(y*) in 8 directions of random signs, entry by entry, which is exact if L is a
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -25,13 +25,13 @@ import numpy as np
 
 from reference.bounds import V64, local_check
 from reference.conditioning import perturbations, truth_and_tolerance
+from reference.devices import float64_on_cpu
 from reference.gradients import squared_error
 from reference.problems import Problem, random_problem
 from reference.rnn import Probes, run
 
 DIRECTIONS = 8  # in which the curvature of a loss is looked at
 READ_AHEAD = 512  # problems sorted by padded shape at a time
-COMPILING = ThreadPoolExecutor(thread_name_prefix="compile")  # XLA uses one core for a program
 LARGEST_CALL = 16 * 40 * 4 * 8 * 8  # entries of all per-step copies of W in one call
 
 
@@ -153,7 +153,7 @@ def _bucket(n: int, *ends: int) -> int:
 def _start(problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: Any) -> Any:
     """Return padded arrays and, still being computed, the answers to problems of one shape."""
     variables = stack([_variables(p, shape) for p in problems], shape)
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         losses: list[tuple[np.ndarray, ...]]
         if kind is None:
             losses = [(*_target_and_weights(p, shape), _no_slope(shape)) for p in problems]
@@ -162,7 +162,7 @@ def _start(problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: An
             losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
         stacked = variables, stack(losses, shape)
         sizes = _sizes(problems, shape)
-        solve = _compilation(_compiled, shape).result()
+        solve = _program(_compiled, shape)
         return stacked, solve(*stacked, _errors(shape), sizes, *_rounding(dtype))
 
 
@@ -176,7 +176,8 @@ def _finish(
     result: Any,
 ) -> Solved:
     """Wait for the answers, and take the padding off."""
-    truth = jax.tree.map(np.asarray, result)
+    with float64_on_cpu():
+        truth = jax.tree.map(np.asarray, result)
     found = [Answer(p, {k: _cut(k, truth[k], i, p) for k in truth}) for i, p in enumerate(problems)]
     return Solved(found, shape, kind, stacked, truth["states"], shapes)
 
@@ -196,8 +197,8 @@ def check_steps(
     u, tiny = _rounding(problems[0].dtype)
     for shape in (chunk.shape, *chunk.shapes):
         _compilation(_compiled_steps, shape)
-    with jax.enable_x64(True):
-        check = _compilation(_compiled_steps, chunk.shape).result()
+    with float64_on_cpu():
+        check = _program(_compiled_steps, chunk.shape)
         sizes = _sizes(problems, chunk.shape)
         steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, u + V64, tiny))
     found = []
@@ -247,10 +248,26 @@ def _errors(shape: Shape) -> dict[str, np.ndarray]:
     return perturbations(*shape)
 
 
+@cache  # and not at import: a process that is forked later has none of its threads
+def _compilers() -> ThreadPoolExecutor:
+    """Return threads that compile, each a program: XLA uses one core for it."""
+    return ThreadPoolExecutor(thread_name_prefix="compile")
+
+
 @lru_cache(maxsize=32)
 def _compilation(program: Callable[[Shape], Any], shape: Shape) -> Future[Any]:
     """Return the future of a program for one padded shape, which a thread compiles meanwhile."""
-    return COMPILING.submit(program, shape)
+    return _compilers().submit(program, shape)
+
+
+def _program(program: Callable[[Shape], Any], shape: Shape) -> Any:
+    """Wait for a program for one padded shape; where it failed, the next call tries again."""
+    future = _compilation(program, shape)
+    try:
+        return future.result()
+    except Exception:
+        _compilation.cache_clear()
+        raise
 
 
 def _compiled(shape: Shape) -> Any:
@@ -258,7 +275,7 @@ def _compiled(shape: Shape) -> Any:
     one = partial(truth_and_tolerance, loss=_any_loss)
     solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None, None)))
     variables, loss, sizes = _example(shape)
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         solve(variables, loss, _errors(shape), sizes, *_rounding(np.dtype(float)))
     return solve
 
@@ -269,7 +286,7 @@ def _compiled_steps(shape: Shape) -> Any:
     check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None, None)))
     variables, loss, sizes = _example(shape)
     states = stack([np.zeros((shape.T + 1, shape.B, shape.H))], shape)
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         own = states, states, states
         check(variables, loss, *own, sizes, *_rounding(np.dtype(float)))
     return check

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reference.devices import float64_on_cpu
+
 PARAMETERS = ("W", "U", "b", "V", "c")
 
 
@@ -94,7 +96,7 @@ def forward(params: Any, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray
     ((6, 3, 4), (5, 3, 1))
     """
     values, x, h0 = arguments(params, x, h0)
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         h, y = jax.jit(run)(values, x, h0, zero_probes(values, x))
         return np.asarray(h), np.asarray(y)
 

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from reference.devices import cpu, float64_on_cpu
+
 Names = tuple[Any, ...]
 MISSING = object()
 
@@ -106,14 +108,17 @@ def loss_of_variables(loss_fn: Callable[..., Any], given: Given) -> Callable[[li
     Raises ValueError unless JAX can trace it and it returns a real scalar.
     """
 
+    with float64_on_cpu():  # what is an array of JAX here is a key of random numbers
+        moved = [jax.device_put(a, cpu()) if isinstance(a, jax.Array) else a for a in given.leaves]
+
     def loss(values: list[Any]) -> Any:
-        leaves = list(given.leaves)
+        leaves = list(moved)
         for variable, value in zip(given.variables, values, strict=True):
             leaves[variable.position] = value
         return loss_fn(*given.arguments(leaves))
 
     try:
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             result = jax.eval_shape(loss, given.values())
     except Exception as error:  # a stranger's code
         raise ValueError(f"JAX cannot trace loss_fn in float64: {in_words(error)}") from error

@@ -25,6 +25,7 @@ import numpy as np
 
 from reference.bounds import FLUSHED, V64, decides, gamma
 from reference.corners import CASES, INPUTS, LAST, Case, shapes
+from reference.devices import float64_on_cpu
 from reference.enclosures import EXPECTED, bound, values
 from reference.gradients import GRADIENTS, LOSSES, squared_error
 from reference.oracle import Measure, Solved, padded, solved, stack
@@ -144,7 +145,7 @@ def _autodiff(chunk: Solved) -> Iterator[tuple[Problem, dict[str, Measure]]]:
     arguments = stack(
         [padded(answer.problem, chunk.shape) for answer in chunk.answers], chunk.shape
     )
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         y, loss = map(np.asarray, _outputs(*arguments))
     for i, (problem, truth) in enumerate(chunk.answers):
         found = {f"d{k}": truth[k] for k in GRADIENTS} | {"h": truth["states"]}

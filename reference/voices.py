@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf
 from reference.trees import in_words
 
@@ -66,7 +67,7 @@ class _Entry(NamedTuple):
         leaf = self.values[self.position].astype(np.result_type(change))
         leaf[self.place] += change
         before, after = self.values[: self.position], self.values[self.position + 1 :]
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             return np.asarray(self.loss([*before, leaf, *after]))
 
 
