@@ -305,9 +305,11 @@ def test_the_hostile_files_are_sound_but_for_what_is_wrong_with_them(tmp_path):
         path.write_bytes(content)
         [name] = read_arrays(path)
         assert name in ("a", "0000")
-    path.write_bytes(nested(3))
-    with ZipFile(path) as file:
-        assert file.testzip() is None  # every checksum is right
+    content = nested(3)
+    with ZipFile(io.BytesIO(content)) as file:  # some versions of Python read no such members
+        for member in file.infolist():
+            start = member.header_offset + 30 + len(member.filename)
+            assert zlib.crc32(content[start : start + member.file_size]) == member.CRC
 
 
 def test_names_with_parts_of_a_path_are_names_and_nothing_is_written(tmp_path):

@@ -173,7 +173,7 @@ def test_text_in_the_place_of_numbers_and_the_reverse_are_refused():
 def test_features_of_an_hour_do_not_depend_on_any_later_hour_of_any_group(seed, until):
     table = table_of(seed)
     inputs = learn_inputs(table, "temp")
-    past = table.time < START + until
+    past = table.time < START + until * HOUR
     changed = table.values.copy()
     changed[~past] = np.random.default_rng(seed).normal(0, 1e6, changed[~past].shape)
     changed[~past, 2] = 1
@@ -255,8 +255,8 @@ def test_levels_groups_and_columns_come_from_the_hours_to_train_on(tmp_path):
         late = k >= 1100  # validation begins at hour 1080, the test part at 1200
         sky = "hail" if late else ("clear", "fog")[k % 2]
         rain = k if late or k % 30 == 0 else ""  # with filling, known at 13 hours of 30
-        lines += [f"{place},{START + k},{k % 24},{sky},{rain}" for place in ("A", "B")]
-        lines += [f"C,{START + k},{k % 24},{sky},{rain}"] if late else []
+        lines += [f"{place},{START + k * HOUR},{k % 24},{sky},{rain}" for place in ("A", "B")]
+        lines += [f"C,{START + k * HOUR},{k % 24},{sky},{rain}"] if late else []
     path = tmp_path / "t.csv"
     path.write_text("\n".join(lines))
     layout = describe(path, time=["hour"], target="temp", group="place")
@@ -283,7 +283,7 @@ def test_windows_ahead_end_with_the_hour_after_the_last_of_each_group():
     )
     ahead = np.isnan(windows.target[:, 0])
     assert windows.group[ahead].tolist() == ["A", "B"]
-    assert set(windows.time[ahead]) == {START + 200}
+    assert set(windows.time[ahead]) == {START + 200 * HOUR}
     known = cut_windows(table, table.values, table.column("temp"), table.column("temp"), 24)
     assert len(known.time) == (~ahead).sum()
 
@@ -351,8 +351,8 @@ def test_ridge_is_the_regression_that_scikit_learn_fits():
     table = table_of(hours=400, lost=0, missing=0)
     temp = table.column("temp")
     windows = cut_windows(table, table.values[:, :2], temp, temp, 5)
-    before = windows.select(windows.time < START + 300)
-    test = windows.select(windows.time >= START + 305)
+    before = windows.select(windows.time < START + 300 * HOUR)
+    test = windows.select(windows.time >= START + 305 * HOUR)
 
     def flat(part):
         return part.x.transpose(1, 0, 2).reshape(len(part.time), -1)
@@ -425,7 +425,7 @@ def beijing(path, hours=2000):
     rng = np.random.default_rng(0)
     lines = ["No,year,month,day,hour,pm2.5,DEWP,TEMP,PRES,cbwd,Iws,Is,Ir"]
     for k in range(hours):
-        time = (np.datetime64("2010-01-01T00") + k).astype(object)
+        time = (np.datetime64("2010-01-01T00") + k * HOUR).astype(object)
         pm = "NA" if k < 24 else rng.integers(10, 300)
         temp = round(10 * np.sin(2 * np.pi * (k - 8) / 24) + rng.normal(0, 1))
         wind = ("NW", "NE", "SE", "cv")[rng.integers(4)]

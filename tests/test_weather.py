@@ -543,7 +543,7 @@ def test_features_never_depend_on_a_later_hour(seed, known_hours):
         )
 
     before, after = windows(values), windows(changed)
-    now = START + known_hours  # the first hour that differs
+    now = START + known_hours * HOUR  # the first hour that differs
     for one, other in ((before, after), (after, before)):
         shared = np.isin(one.time, other.time) & (one.time <= now)
         np.testing.assert_array_equal(

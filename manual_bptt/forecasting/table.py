@@ -380,12 +380,12 @@ def _calendar_hours(columns: Sequence[_Column]) -> Array:
         for column, (low, high) in zip(columns, CALENDAR, strict=True)
     )
     months = (12 * (year - 1970) + month - 1).astype("datetime64[M]")
-    days = months.astype("datetime64[D]") + (day - 1)
+    days = months.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
     beyond = days.astype("datetime64[M]") != months
     if beyond.any():
         row = beyond.argmax()
         raise _refusal(columns[2], row, f"a day of {months[row]}")
-    hours: Array = days.astype("datetime64[h]") + hour
+    hours: Array = days.astype("datetime64[h]") + hour.astype("timedelta64[h]")
     return hours
 
 
