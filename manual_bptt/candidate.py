@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from manual_bptt.backward import backward, hidden_gradients
+from manual_bptt.backward import hidden_gradients
 from manual_bptt.forward import forward
 from manual_bptt.gradients import Loss, loss_and_gradients
 from manual_bptt.losses import squared_error
@@ -15,9 +15,9 @@ def candidate(
 ) -> Callable[[Any, Any, Any, Any], dict[str, Array]]:
     """Return a function ``(params, x, h0, target)`` that returns every gradient of the loss.
 
-    Its result holds the arrays ``W U b V c x h0``, as ``backward`` has them, and ``h``, the
-    gradient in every state, as ``hidden_gradients`` has it; and ``states``, those of the trace.
-    With options of ``loss_and_gradients`` it holds what that returns, computed in that way.
+    Its result holds the arrays ``W U b V c x h0`` that ``loss_and_gradients`` returns with these
+    options. Without options it also holds ``states``, those of the trace, and ``h``, the gradient
+    in every state: what ``forward`` and ``hidden_gradients`` return.
 
     Examples
     --------
@@ -30,14 +30,12 @@ def candidate(
     """
 
     def gradients_of(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
+        _, grads = loss_and_gradients(params, x, target, h0=h0, loss=loss, **options)
+        if options:
+            return grads._asdict()
         trace = forward(params, x, h0)
         _, dy = loss(trace.y, target)
-        grads = backward(params, trace, dy)
         dh = hidden_gradients(params, trace, dy)
         return {**grads._asdict(), "h": dh, "states": trace.h}
 
-    def gradients_in_another_way(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
-        _, grads = loss_and_gradients(params, x, target, h0=h0, loss=loss, **options)
-        return grads._asdict()
-
-    return gradients_in_another_way if options else gradients_of
+    return gradients_of

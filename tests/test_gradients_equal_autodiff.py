@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import manual_bptt as mb
+import manual_bptt.candidate
 import reference
 from manual_bptt.candidate import candidate
 from reference.gradients import GRADIENTS, squared_error
@@ -34,6 +35,18 @@ def test_every_gradient_equals_autodiff(batched, loss, dtype):
         assert set(found.values()) <= {"match", "nothing proved"}, found
 
     holds()
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}])
+def test_what_is_judged_is_what_one_call_returns(monkeypatch, options):
+    def halved(*arguments, **more):
+        value, grads = mb.loss_and_gradients(*arguments, **more)
+        return value, grads._replace(W=grads.W / 2)
+
+    assert reference.compare(candidate(**options), cases=24).passed
+    monkeypatch.setattr(manual_bptt.candidate, "loss_and_gradients", halved)
+    report = reference.compare(candidate(**options), cases=24)
+    assert {row.gradient for row in report.rows if row.status == "mismatch"} == {"W"}
 
 
 @given(problems(regimes=("contracting", "linear")))
