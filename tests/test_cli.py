@@ -52,13 +52,13 @@ def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):
 
 
 def test_verify_exits_1_and_names_the_gradient_that_is_wrong(monkeypatch, capsys):
-    right = manual_bptt.candidate.backward
+    right = manual_bptt.candidate.loss_and_gradients
 
-    def wrong(*arguments, **options):
-        grads = right(*arguments, **options)
-        return grads._replace(U=2 * grads.U)
+    def wrong(*arguments, h0, loss, **options):
+        value, grads = right(*arguments, h0=h0, loss=loss, **options)
+        return value, grads if options else grads._replace(U=2 * grads.U)
 
-    monkeypatch.setattr("manual_bptt.candidate.backward", wrong)
+    monkeypatch.setattr("manual_bptt.candidate.loss_and_gradients", wrong)
     assert main(["verify", "--cases", "8"]) == 1
     out = capsys.readouterr().out
     assert "U is wrong" in out
