@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manual_bptt.cli.shared import UsageError, plain, require_apart, require_writable, write_text
+from manual_bptt.cli.shared import (
+    UsageError,
+    plain,
+    require_apart,
+    require_regular,
+    require_writable,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from manual_bptt.forecasting import Model, Windows
@@ -35,6 +42,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     path = Path(arguments.model, "model.npz")
     require_apart("--out", out, arguments.data, path)
     require_writable(out)
+    require_regular(path)
+    require_regular(arguments.data)
     try:
         model = forecasting.load_model(path)
         table = forecasting.read_source(arguments.data, model.layout)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -13,6 +14,17 @@ from typing import Any, TypeVar
 import manual_bptt as mb
 
 Item = TypeVar("Item")
+# What the environment may say of JAX, and the judge must not follow: it is on the CPU, in float64.
+JAX_AS_IT_COMES = {
+    "jax_platforms": "cpu",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_default_matmul_precision": None,
+    "jax_disable_jit": False,
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+}
+NARROWEST = 72  # columns of a terminal for which tables are made
 AT_INTERRUPT: list[Callable[[], Any]] = []  # what else has to be ended by Ctrl-C
 
 
@@ -35,12 +47,17 @@ class StoppedError(Exception):
 def require(extra: str, *modules: str) -> None:
     """Refuse to go on without these modules, and name the extra that has them."""
     for module in modules:
+        if module == "matplotlib":  # which refuses to be imported for a notebook's MPLBACKEND
+            os.environ["MPLBACKEND"] = "agg"
         try:
-            import_module(module)
+            found = import_module(module)
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"this command needs {error.name or module}: pip install 'manual-bptt[{extra}]'"
             ) from None
+        if module == "jax":
+            for option, value in JAX_AS_IT_COMES.items():
+                found.config.update(option, value)
 
 
 def installed(module: str) -> bool:
@@ -85,9 +102,22 @@ def require_apart(option: str, path: str | None, *others: str | Path) -> None:
             raise UsageError(f"{option} is {path}, which the command reads or writes itself")
 
 
+def require_regular(path: str | Path) -> None:
+    """Refuse to read what is there and is no regular file: a pipe or a device may never end."""
+    file = Path(path)
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise UsageError(f"{path} is a pipe or a device; expected a regular file")
+
+
 def plain(text: str) -> str:
-    """Return a stranger's text in one line that a terminal only shows."""
+    """Return text of others in one line that a terminal only shows."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def short(text: str, most: int = 300) -> str:
+    """Return text in one line, and not more of it than this."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def output_folder(name: str) -> Path:
@@ -147,8 +177,10 @@ def bar(*columns: str) -> Any:
 
 def progress(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
     """Yield the items; on a terminal, show how many have passed."""
+    from rich.markup import escape
+
     with bar() as shown:
-        task = shown.add_task(title, total=total)
+        task = shown.add_task(escape(plain(title)), total=total)
         for item in items:
             yield item
             shown.advance(task)
@@ -169,14 +201,14 @@ def print_table(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     console = _Console(highlight=False)
+    console.width = max(console.width, NARROWEST)  # or words would be cut to letters
     for name in header:
-        whole = name == "verdict" and console.width >= 72
-        table.add_column(Text(plain(name)), overflow="fold", no_wrap=whole)
+        table.add_column(Text(plain(name)), overflow="fold", no_wrap=name == "verdict")
     for row in rows:
         table.add_row(*(Text(plain(cell)) if isinstance(cell, str) else cell for cell in row))
     console.print(Text(plain(title), style="bold"), soft_wrap=True)
     console.print(table)
-    console.print(note, markup=False, soft_wrap=True)
+    console.print("\n".join(map(plain, note.split("\n"))), markup=False, soft_wrap=True)
 
 
 def positive(text: str) -> int:
@@ -191,7 +223,8 @@ def seed(text: str) -> int:
 
 def _integer(text: str, lowest: int) -> int:
     if not text.isdecimal() or len(text) > 18 or int(text) < lowest:
-        shown = text if len(text) <= 30 else f"{text[:30]}..."
-        message = f"{shown!r}; expected an integer of at least {lowest} and at most 18 digits"
+        message = (
+            f"{short(text, 30)!r}; expected an integer of at least {lowest} and at most 18 digits"
+        )
         raise argparse.ArgumentTypeError(message)
     return int(text)

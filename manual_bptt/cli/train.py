@@ -23,8 +23,10 @@ from manual_bptt.cli.shared import (
     print_table,
     require,
     require_apart,
+    require_regular,
     require_writable,
     seed,
+    short,
     write_json,
     write_text,
 )
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 OUTPUTS = ("model.npz", "history.jsonl", "metrics.json", "forecast.png", "report.html")
 CHECKPOINT = "checkpoint.npz"
 SPACE = 2**24  # bytes that the outputs and two checkpoints take, with room to spare
+MOST_COLUMNS = 200  # that are forecast from without being named
 COLUMNS = ("time", "target", "features", "group", "timezone", "unit")
 NAMES = {
     "rnn": "RNN",
@@ -92,6 +95,8 @@ def _train(arguments: argparse.Namespace) -> int:
     if recipe not in forecasting.RECIPES:
         known = ", ".join(forecasting.RECIPES)
         raise UsageError(f"--recipe is {recipe!r}; expected one of {known}")
+    if arguments.data:
+        require_regular(arguments.data)
     folder = output_folder(arguments.out or f"runs/{recipe}")
     _require_outputs(folder, arguments)
     with _locked(folder):
@@ -177,6 +182,7 @@ def _beginning(
             done = "; the training there is finished" if (folder / OUTPUTS[0]).exists() else ""
             raise UsageError(f"there is no {path} to resume{done}")
         return None, _run(arguments)
+    require_regular(path)
     try:
         training, tag = load_training(path)
         kept = _run_of(tag)
@@ -226,6 +232,7 @@ def _same(arguments: argparse.Namespace, kept: dict[str, Any]) -> dict[str, Any]
     """Return the run that a checkpoint is of, if neither options nor data say anything else."""
     from manual_bptt.forecasting import fingerprint
 
+    require_regular(kept["data"])
     said = {"recipe": arguments.recipe, "seed": arguments.seed}
     if any(getattr(arguments, name) is not None for name in COLUMNS):
         given = argparse.Namespace(**vars(arguments))
@@ -261,11 +268,11 @@ def _layout(arguments: argparse.Namespace) -> "Layout":
     if not given and (known := forecasting.recognise(arguments.data)):
         return known
     if said["time"] is None or said["target"] is None:
-        header = ", ".join(forecasting.read_header(arguments.data))
+        header = short(", ".join(forecasting.read_header(arguments.data)))
         raise UsageError(
             f"{arguments.data}: expected --time and --target to name columns of it; it has {header}"
         )
-    return forecasting.describe(
+    layout = forecasting.describe(
         arguments.data,
         time=said["time"],
         target=said["target"],
@@ -274,6 +281,12 @@ def _layout(arguments: argparse.Namespace) -> "Layout":
         timezone=said["timezone"],
         unit=said["unit"] or "",
     )
+    if said["features"] is None and len(layout.columns) > MOST_COLUMNS:
+        raise UsageError(
+            f"{arguments.data} has {len(layout.columns)} columns to forecast from; expected "
+            f"--features to name those to read, if they are more than {MOST_COLUMNS}"
+        )
+    return layout
 
 
 # During -----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from manual_bptt.cli.shared import UsageError, output_folder, progress, require
+from manual_bptt.cli.shared import UsageError, output_folder, plain, progress, require
 
 
 def add_to(commands: Any) -> None:
@@ -25,5 +25,5 @@ def _vectors(arguments: argparse.Namespace) -> int:
         return 1
     except OSError as error:
         raise UsageError(f"cannot write to the folder {folder}: {error.strerror}") from None
-    print("\n".join(map(str, paths)))
+    print("\n".join(plain(str(path)) for path in paths))
     return 0
