@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import diag, outer, tanh
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.params import Array, Params
 from manual_bptt.validation import as_inputs, as_params, as_state, require_finite
 
@@ -721,6 +722,7 @@ def eq37_corrected(s: Unrolled, t: int) -> Array:
 # The equations at work ---------------------------------------------------------------------------
 
 
+@reports_overflow
 def unroll(params: Any, x: Any, h0: Any, target: Any) -> Unrolled:
     """Compute every quantity of one sequence by the equations themselves: 1, 2, then 4 and 5.
 
@@ -764,6 +766,7 @@ def unroll(params: Any, x: Any, h0: Any, target: Any) -> Unrolled:
     return s
 
 
+@reports_overflow
 def evaluate(side: Side, steps: str, s: Unrolled) -> Array:
     """Return one member of an equation for every t that it is stated for; terms, if it is a sum."""
     if steps in (LAST, "once"):

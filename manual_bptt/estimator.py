@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.forward import forward
 from manual_bptt.params import Array, Params, init_params
 from manual_bptt.training import (
@@ -110,6 +111,7 @@ class RNNForecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tags.target_tags.multi_output = True
         return tags
 
+    @reports_overflow
     def fit(self, X: Any, y: Any) -> "RNNForecaster":
         """Train on X (n, T D), or an array (n, T, D), and y (n,) or (n, O)."""
         X, y = validate_data(self, self._flat(X), y, dtype=float, multi_output=True, y_numeric=True)
@@ -139,6 +141,7 @@ class RNNForecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.params_ = self.training_.best
         return self
 
+    @reports_overflow
     def predict(self, X: Any) -> Array:
         """Return the forecasts of X (n, T D) or (n, T, D): (n,) or (n, O), as y was."""
         check_is_fitted(self)

@@ -29,6 +29,9 @@ def loss_and_gradients(
 ) -> tuple[Any, Gradients]:
     """Return the loss of the network on (x, target) and its gradients.
 
+    Of the errors that ``np.errstate`` knows, this package reports overflow alone: what underflows
+    is zero or nearly so, and what is not a number says so itself.
+
     Parameters
     ----------
     params : Params
@@ -43,7 +46,8 @@ def loss_and_gradients(
     loss : callable
         ``(y, target) -> (value, dy)``, or ``(y, target, weights=...)`` where weights are given.
     weights : array_like, optional
-        Passed on to the loss.
+        Passed on to the loss. With zeros at the end, sequences of different lengths share a batch;
+        steps at the start change the states that follow, whatever their weight.
     workers : int or concurrent.futures.Executor, optional
         Who computes: this thread if None; so many threads, each with an equal share of the batch;
         or the workers of an executor, each task with up to 64 sequences, on this machine or on

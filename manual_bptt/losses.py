@@ -33,7 +33,9 @@ def squared_error(
     target : array_like, like y
         The truth. Where a weight is zero its target is ignored, even if it is NaN.
     weights : array_like, (T,), (T, B) or like y, optional
-        How much each error counts; 1 if None. A negative weight rewards the error.
+        How much each error counts; 1 if None. A negative weight rewards the error. Weights of zero
+        at the end of a sequence are as good as its end. Those at its start are not: the states
+        go through these steps all the same, so pad short sequences at the end.
     check_finite : bool
         Whether to look for NaN and infinity in the arguments.
 

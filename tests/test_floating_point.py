@@ -8,11 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import manual_bptt as mb
 import reference
+from manual_bptt.equations import literal
 from manual_bptt.parallel import SHARD
+from manual_bptt.training import SGD, Adam, clip_by_global_norm, mean_squared_error, moments
 from reference.mistakes import correct, outputs_of
+from reference.strategies import problems
 
 INVALID_ARGUMENTS = ("W", "U", "V", "x", "h0", "dy", "dh_last")
 WAYS = {
@@ -141,3 +146,66 @@ def test_overflow_stays_reported():
         ):
             with pytest.raises(FloatingPointError, match="overflow"):
                 overflowing()
+
+
+# Every function, however small the numbers -------------------------------------------------------
+
+SCALED = ("W", "U", "b", "V", "c", "x", "h0", "target")
+problem_of = reference.random_problem
+drawn = problems() | problems(dtype="float32") | problems(batched=True)
+
+
+def scaled(problem, names, factor):
+    """Return all arguments, the named ones multiplied until hardly anything is left of them."""
+    a = {**problem.params._asdict(), "x": problem.x, "h0": problem.h0, "target": problem.target}
+    smallest = np.finfo(problem.dtype).smallest_subnormal
+    factor = {"normal": 1.0, "tiny": float(np.finfo(problem.dtype).tiny), "zero": 0.0}.get(factor)
+    factor = float(smallest) if factor is None else factor
+    with np.errstate(under="ignore"):
+        return {k: v * v.dtype.type(factor) if k in names else v for k, v in a.items()}
+
+
+@given(
+    drawn,
+    st.sets(st.sampled_from(SCALED)),
+    st.sampled_from(["normal", "tiny", "subnormal", "zero"]),
+)
+@example(problem_of(T=1, B=None, D=1, H=1, O=1, regime="critical", seed=0), {"W", "x"}, "tiny")
+@example(problem_of(T=6, B=None, D=5, H=1, O=1, regime="critical", seed=0), {"x"}, "subnormal")
+@example(problem_of(T=6, B=2, D=1, H=5, O=1, regime="saturated", seed=0), {"target"}, "tiny")
+@example(problem_of(T=300, B=2, D=5, H=5, O=1, regime="contracting", seed=0), {"V"}, "tiny")
+def test_no_finite_problem_makes_any_function_report_anything(problem, names, factor):
+    """Not even where every kind of report is an error, as every warning is in these tests."""
+    a = scaled(problem, names, factor)
+    params, x, h0, target = params_of(a), a["x"], a["h0"], a["target"]
+    weights = np.linspace(-1, 1, len(x))
+    with np.errstate(all="raise"):
+        trace = mb.forward(params, x, h0)
+        _, dy = mb.squared_error(trace.y, target, weights)
+        mb.last_step_squared_error(trace.y, target[-1])
+        mb.backward(params, trace, dy, dh_last=h0)
+        mb.hidden_gradients(params, trace, dy, dh_last=h0)
+        for way in WAYS.values():
+            _, grads = mb.loss_and_gradients(params, x, target, h0=h0, **way)
+        moments(x.reshape(-1, x.shape[-1]))
+        clipped, _ = clip_by_global_norm(grads[:5], max_norm=1.0)
+        for rule in (SGD(momentum=0.5), Adam(weight_decay=0.1)):
+            rule.update(params, clipped, rule.start(params), rate=0.01, step=1)
+        if x.ndim == 3:
+            mean_squared_error(trace.y, target)
+        elif len(x) < 20:
+            literal(params, x, h0, target)
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+def test_what_underflows_is_zero_and_no_error(kernel):
+    """In a contracting network dh[0] is 0.001^2000 times what it would be in an orthogonal one."""
+    params = mb.init_params(2, 3, 1, rng=0)
+    params = params._replace(W=params.W / 1000)
+    x, target = np.ones((2000, 2)), np.zeros(1)
+    with np.errstate(all="raise"):
+        _, grads = mb.loss_and_gradients(
+            params, x, target, loss=mb.last_step_squared_error, kernel=kernel
+        )
+    assert not grads.h0.any()
+    assert grads.W.any()

@@ -23,7 +23,7 @@ CORE = {
     "parallel": {"params", "arithmetic", "workspace", "checkpointing"},
     "gradients": {"params", "validation", "losses", "checkpointing", "parallel", "compiled"},
     "compiled": {"params", "validation", "forward", "backward", "checkpointing"},
-    "equations": {"params", "validation"},
+    "equations": {"params", "validation", "arithmetic"},
     "candidate": {"params", "forward", "losses", "backward", "gradients"},
     "interop": {"params", "validation", "files"},
     "archive": {"params", "files"},

@@ -384,6 +384,20 @@ def test_steps_after_the_end_that_no_loss_looks_at_change_nothing(problem, more)
     assert_explained(found | {"x": found["x"][:T]}, gradients(a), bounds(a))
 
 
+def test_steps_in_front_that_no_loss_looks_at_change_what_follows():
+    """Unless they leave the state where it was: then, and only then, they may be padding."""
+    rng = np.random.default_rng(0)
+    params = mb.init_params(3, 4, 2, rng=rng)
+    x, target = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
+    padded, ignored = np.concatenate([np.zeros((2, 3)), x]), np.full((2, 2), np.nan)
+    weights, longer = np.array([0, 0, 1, 1, 1, 1, 1]), np.concatenate([ignored, target])
+    for b, harmless in ((np.zeros(4), True), (np.ones(4), False)):
+        biased = params._replace(b=b)
+        loss, _ = mb.loss_and_gradients(biased, x, target)
+        in_front, _ = mb.loss_and_gradients(biased, padded, longer, weights=weights)
+        assert bool(abs(in_front - loss) < 1e-12 * loss) == harmless
+
+
 # --- losses --------------------------------------------------------------------------------------
 
 

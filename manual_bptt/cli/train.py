@@ -40,12 +40,6 @@ CHECKPOINT = "checkpoint.npz"
 SPACE = 2**24  # bytes that the outputs and two checkpoints take, with room to spare
 MOST_COLUMNS = 200  # that are forecast from without being named
 COLUMNS = ("time", "target", "features", "group", "timezone", "unit")
-NAMES = {
-    "rnn": "RNN",
-    "persistence": "persistence",
-    "same_hour_yesterday": "same hour yesterday",
-    "ridge": "ridge regression",
-}
 
 
 def add_to(commands: Any) -> None:
@@ -403,6 +397,8 @@ def _line(step: "Step") -> str:
 
 def _print_result(result: "TrainingResult", folder: Path) -> None:
     """Print the errors of the forecast beside those of the baselines."""
+    from manual_bptt.forecasting.evaluation import NAMES
+
     metrics = result.metrics
     unit = f" [{metrics['unit']}]" if metrics["unit"] else ""
     by_hour = {f"{part['hour']:02d}": part for part in metrics["by_hour"]["hours"]}
@@ -432,6 +428,8 @@ def _print_result(result: "TrainingResult", folder: Path) -> None:
 
 def _print_parts(title: str, of: str, parts: dict[str, dict[str, Any]]) -> None:
     """Print the RMSE of every forecast for the first 24 parts of the test windows."""
+    from manual_bptt.forecasting.evaluation import NAMES
+
     shown = list(parts.items())[:24]
     rows = [(name, *(_number(part["rmse"][k]) for k in NAMES)) for name, part in shown]
     left = len(parts) - len(shown)

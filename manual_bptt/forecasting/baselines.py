@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.forecasting.table import Array
 from manual_bptt.forecasting.windows import Windows
 
@@ -27,6 +28,7 @@ def same_hour_yesterday(windows: Windows, known: Array) -> Array:
     return np.asarray(known[windows.rows[before]][:, None])
 
 
+@reports_overflow
 def ridge(before: Windows, test: Windows) -> Array:
     """Forecast the change by linear regression on all features of all hours of a window, (N, 1).
 
@@ -50,6 +52,7 @@ def ridge(before: Windows, test: Windows) -> Array:
     return _linear(_solve(squares, products, best), test)
 
 
+@reports_overflow
 def errors(forecast: Array, truth: Array) -> dict[str, float]:
     """Return the root mean square error and the mean absolute error, in the unit of truth.
 

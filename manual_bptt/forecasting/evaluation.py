@@ -11,6 +11,12 @@ from manual_bptt.forecasting.table import Array
 from manual_bptt.forecasting.windows import Windows, standardize_hours
 
 NETWORK = "rnn"
+NAMES = {  # as people read them
+    NETWORK: "RNN",
+    "persistence": "persistence",
+    "same_hour_yesterday": "same hour yesterday",
+    "ridge": "ridge regression",
+}
 
 
 def measure(

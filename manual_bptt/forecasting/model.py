@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt.archive import read_arrays, write_arrays
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.forecasting.baselines import in_chunks
 from manual_bptt.forecasting.description import anything, fields, flag, integer, levels, text, texts
 from manual_bptt.forecasting.features import Inputs, compute_features
@@ -80,6 +81,7 @@ def windows_of(model: Model, table: Table, *, ahead: bool = False) -> Windows:
     return windows
 
 
+@reports_overflow
 def predict(model: Model, windows: Windows) -> Array:
     """Forecast the target of the hour after each window, (N, 1), in the unit of the table.
 

@@ -9,19 +9,13 @@ from html import escape
 from math import floor, log10
 from typing import Any
 
-from manual_bptt.forecasting.evaluation import NETWORK
+from manual_bptt.forecasting.evaluation import NAMES, NETWORK
 from manual_bptt.forecasting.pictures import chosen_step, day, middle_week, shown_unit
 from manual_bptt.forecasting.tasks import TrainingResult
 from manual_bptt.forecasting.windows import HOUR
 from manual_bptt.web import document, table
 
 MOST_GROUPS = 20  # rows of the table of groups
-NAMES = {
-    NETWORK: "RNN",
-    "persistence": "persistence",
-    "same_hour_yesterday": "same hour yesterday",
-    "ridge": "ridge regression",
-}
 MEANING = {
     NETWORK: "the trained network",
     "persistence": "nothing changes within the hour",

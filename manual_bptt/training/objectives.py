@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.losses import last_step_squared_error, squared_error
 from manual_bptt.params import Array
 
 
+@reports_overflow
 def mean_squared_error(y: Array, target: Array) -> tuple[Any, Array]:
     """Return the mean of the squared errors where target is known, and its gradient in y.
 
@@ -24,6 +26,7 @@ def mean_squared_error(y: Array, target: Array) -> tuple[Any, Array]:
     return squared_error(y, target, known / max(known.sum(), 1), check_finite=False)
 
 
+@reports_overflow
 def mean_last_step_squared_error(y: Array, target: Array) -> tuple[Any, Array]:
     """Return ``last_step_squared_error`` as a mean over the batch, and its gradient in y.
 

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.params import Array, Params
 
 State = tuple[Params, ...]
@@ -65,6 +66,7 @@ class SGD:
         """Return a velocity of zero, or nothing where there is no momentum."""
         return (_zeros(params),) if self.momentum else ()
 
+    @reports_overflow
     def update(
         self, params: Params, grads: Sequence[Array], state: State, *, rate: float, step: int
     ) -> tuple[Params, State]:
@@ -112,6 +114,7 @@ class Adam:
         """Return moments of zero."""
         return _zeros(params), _zeros(params)
 
+    @reports_overflow
     def update(
         self, params: Params, grads: Sequence[Array], state: State, *, rate: float, step: int
     ) -> tuple[Params, State]:
@@ -175,6 +178,7 @@ class WarmupCosine:
         return self.peak * (1 + cos(pi * min(done, 1.0))) / 2
 
 
+@reports_overflow
 def clip_by_global_norm(
     grads: Sequence[Array], max_norm: float = inf
 ) -> tuple[Sequence[Array], float]:

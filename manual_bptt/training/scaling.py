@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.params import Array
 
 
+@reports_overflow
 def moments(values: Array) -> tuple[Array, Array]:
     """Return the mean and the standard deviation of each column, (C,) of (R, C).
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.gradients import Loss, loss_and_gradients
 from manual_bptt.parallel import Workers
 from manual_bptt.params import Params
@@ -223,6 +224,7 @@ def _resumed(start: Training, settings: Settings) -> Training:
     return start
 
 
+@reports_overflow
 def _one_step(
     now: Training,
     number: int,
@@ -233,7 +235,7 @@ def _one_step(
 ) -> tuple[Training, Step]:
     """Return the state after the step of this number, and the step, not yet among its steps."""
     rate = float(settings.schedule(number))
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends in an exception
+    with np.errstate(over="ignore"):  # what overflows ends in an exception
         value, grads = gradients(now.params, x, target)
         clipped, norm = clip_by_global_norm(grads[: len(now.params)], settings.max_norm)
         params, memory = settings.optimizer.update(
