@@ -260,6 +260,14 @@ def test_parts_of_a_batch_add_up_and_keep_their_own_gradients(problem, data):
         assert_explained(part, own, {k: own_bound[k] for k in ("x", "h0")})
 
 
+@given(problems(batched=True, regimes=CALM), seeds)
+def test_sequences_in_another_order_keep_their_own_gradients_and_the_sums(problem, seed):
+    a = arguments(problem)
+    order = np.random.default_rng(seed).permutation(problem.sizes["B"])
+    expected = sequences(gradients(a), order)
+    assert_explained(gradients(sequences(a, order)), expected, sequences(bounds(a), order))
+
+
 @given(problems(batched=True, regimes=CALM))
 def test_sequences_without_a_batch_axis_are_the_same_sequences(problem):
     a = arguments(problem)
