@@ -362,7 +362,7 @@ def test_a_pipe_is_refused_because_it_cannot_be_read_twice(tmp_path, capsys):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     argv = ["train", "--data", pipe, *OWN, "--out", tmp_path / "run"]
-    assert "expected a file on a disk" in refused(capsys, *argv)
+    assert "expected a regular file" in refused(capsys, *argv)
 
 
 def test_resuming_needs_a_whole_checkpoint(winter, quick, tmp_path, capsys, monkeypatch):
