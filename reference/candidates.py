@@ -117,6 +117,7 @@ class Caller:
         budget = float(self.time_budget or 0)
         self.spent = budget
         if taken < budget / 2:
+            self.runner.restart()  # a process was ended by it
             return None
         if isinstance(self.runner, CandidateProcess):
             raise NoVerdictError(

@@ -43,6 +43,7 @@ from reference.verdicts import judge, judged_calls
 
 LONGEST_LINE = 4000  # characters of a line that makes a problem again
 MOST_SEEN = 200  # of the problems that were drawn; of these, some are called again
+TO_CALL_AGAIN = 0.2  # of the time budget, on top of it
 BAD_AGAIN = FAILURES | {"not returned"}
 
 
@@ -88,8 +89,8 @@ def compare(
     sizes : mapping, optional
         Fixes any of T, B, D, H and O, for code that works for those sizes only: ``{"O": 1}``.
     time_budget : float or None
-        Seconds that all calls of the candidate may take together. The report then covers what was
-        judged by that time, and says so.
+        Seconds that all calls of the candidate may take together, and a fifth more to be called
+        again. The report then covers what was judged by that time, and says so.
     explained : bool
         Whether to look for the reasons of a failure, which calls the candidate some 200 times more.
     progress : callable
@@ -133,12 +134,12 @@ def compare(
     report = Report.of(progress(judge(caller, draw_problems(cases, seed, **draw))))
     if caller.out_of_time:
         report.notes.append(_partly(caller, report, cases))
-        return report
+        caller.spent -= TO_CALL_AGAIN * float(time_budget or 0)
     remembers = False
     if not any(row.status in FAILURES for row in report.rows):
         seen = list(draw_problems(min(cases, MOST_SEEN), seed, **draw))
         remembers = _remembers(report, caller, seen)
-    if explained and not report.passed:
+    if explained and not caller.out_of_time and not report.passed:
         report = _explained(report, caller, draw, _by_history if remembers else _by_mistakes)
     return report
 

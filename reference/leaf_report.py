@@ -50,7 +50,8 @@ class Leaf:
         if self.status != "mismatch":
             return f"{self.leaf}: {self.status}, {self.detail}"
         says = "" if self.third is None else f"; {third_voice}: {self.third!r}"
-        return f"{self.leaf}{self.place} is {self.got!r}, expected {self.expected!r}{says}"
+        why = f"; {self.detail}" if self.detail else ""
+        return f"{self.leaf}{self.place} is {self.got!r}, expected {self.expected!r}{says}{why}"
 
 
 @dataclass

@@ -13,7 +13,9 @@ of the leaf, and 64 tiny for what is so small that it is flushed to zero. Where 
 a thousandth of the largest entry, nothing is proved.
 """
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -23,11 +25,14 @@ from reference.bounds import FLUSHED, decides, over_tolerance
 from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf, LeafReport
 from reference.montecarlo import narrow_precisions, perturbed, unknown_operations
-from reference.trees import MISSING, Raised, call, in_words, loss_of_variables, match, read
+from reference.trees import MISSING, Caller, Given, Matched, Raised, loss_of_variables, match, read
+from reference.user_code import in_words
 from reference.voices import THIRD_VOICES, Loss, ask
 
 Measure = tuple[np.ndarray, np.ndarray]
+Autodiff = Callable[[list[np.ndarray], np.dtype[Any]], list[Measure]]
 
+OTHER_NUMBERS = 1 + 2.0**-7  # times the arguments: near enough to stay where loss_fn is defined
 MULTIPLE = 8.0
 ULPS = 4.0
 
@@ -48,7 +53,8 @@ def check_gradient(
         A JAX function of args that returns a real scalar. Where it has derivative rules of its own
         (``jax.custom_vjp``), autodiff follows them: leave out of it what is to be judged.
     grad_fn : callable
-        Called with copies of args, arrays as NumPy arrays. It returns the gradient in the first of
+        Called with copies of args, arrays as NumPy arrays, and called again if it is right, since
+        it may depend on earlier calls. It returns the gradient in the first of
         them, as ``jax.grad`` does, or a tuple with the gradient in each; the report says which was
         found. None in the place of a leaf, or of a tree of them, leaves it out; a leaf that is
         missing without that does not pass.
@@ -96,7 +102,8 @@ def check_gradient(
         raise ValueError(f"third_voice is {third_voice!r}; expected {known}")
     given = read(args)
     loss = loss_of_variables(loss_fn, given)
-    returned, notes = call(grad_fn, given)
+    call = Caller(grad_fn, given)
+    returned, notes = call()
     if isinstance(returned, Raised):
         rows = [Leaf(v.label, "raised", detail=returned.reason) for v in given.of_first()]
         return LeafReport(rows, notes, third_voice)
@@ -113,14 +120,49 @@ def check_gradient(
             f"no rule for the rounding of JAX's {operation} ({line}): its results were rounded "
             "once, so the tolerance may be too small"
         )
-    measures = autodiff(loss, given.values(), positions)(given.values(), given.dtype)
+    by_autodiff = autodiff(loss, given.values(), positions)
+    measures = by_autodiff(given.values(), given.dtype)
     rows = []
     for (place, leaf), measure in zip(matched.leaves, measures, strict=True):
         rows.append(judge(place.label, leaf, *measure, given.dtype, notes))
+    if {row.status for row in rows} <= {"match", "not returned"}:
+        rows = _again(call, given, matched, by_autodiff, rows)
     if third_voice is not None:
         rows = ask(third_voice, loss, given.values(), rows, positions, notes)
     rows += [Leaf(label, "wrong shape", detail=why) for label, why in matched.strays]
     return LeafReport(rows, notes, third_voice)
+
+
+def _again(
+    call: Caller, given: Given, matched: Matched, autodiff: Autodiff, rows: list[Leaf]
+) -> list[Leaf]:
+    """Return the rows, or what is wrong in further calls: then a leaf depends on earlier ones.
+
+    The second call has other numbers in the same arrays, as in training; the third has those of the
+    first again.
+    """
+    first = [copy.deepcopy(leaf) for _, leaf in matched.leaves]
+    other = [v * OTHER_NUMBERS for v in given.values()]
+    for values, factor in ((other, OTHER_NUMBERS), (given.values(), 1.0)):
+        returned, _ = call(factor)
+        if isinstance(returned, Raised):
+            if factor == 1:
+                why = f"{returned.reason}, and not in the first call"
+                return [Leaf(row.leaf, "raised", detail=why) for row in rows]
+            continue
+        leaves = [leaf for _, leaf in match(returned, given).leaves]
+        measures = autodiff(values, given.dtype)
+        for i, (leaf, before) in enumerate(zip(leaves, first, strict=False)):
+            now = judge(rows[i].leaf, leaf, *measures[i], given.dtype, [])
+            stale = factor == 1 or (now.status == "mismatch" and np.array_equal(leaf, before))
+            if (
+                rows[i].status == "match"
+                and now.status not in ("match", "nothing proved")
+                and stale
+            ):
+                why = "right in the first call, wrong in a later one: it depends on earlier calls"
+                rows[i] = replace(now, detail="; ".join(filter(None, [now.detail, why])))
+    return rows
 
 
 def autodiff(

@@ -44,14 +44,14 @@ class History(NamedTuple):
 
 
 def to_call_again(drawn: Sequence[Problem]) -> Iterator[Problem]:
-    """Yield some of the problems in another order, and other problems of their shapes."""
-    places = np.unique(np.linspace(0, len(drawn) - 1, SEEN_AGAIN).astype(int))
-    for place in places[::-1]:
-        yield drawn[place]
+    """Yield problems of the shapes of those that were drawn, and some of these in another order."""
     for low, high in SHAPES:
         for like in islice((p for p in drawn if low <= p.sizes["T"] <= high), 1):
             problem, other = (_decisive(like, seed) for seed in (0, 1))
-            yield from (problem, problem, *_one_changed(problem, other), other, problem)
+            yield from (problem, problem, other, *_one_changed(problem, other), problem)
+    places = np.unique(np.linspace(0, len(drawn) - 1, SEEN_AGAIN).astype(int))
+    for place in places[::-1]:
+        yield drawn[place]
 
 
 def shortest_history(caller: Caller, name: str, like: Problem, draw: Draw) -> History | None:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from reference.devices import cpu, float64_on_cpu
+from reference.user_code import in_words
 
 Names = tuple[Any, ...]
 MISSING = object()
@@ -120,7 +121,7 @@ def loss_of_variables(loss_fn: Callable[..., Any], given: Given) -> Callable[[li
     try:
         with float64_on_cpu():
             result = jax.eval_shape(loss, given.values())
-    except Exception as error:  # a stranger's code
+    except Exception as error:  # user code
         raise ValueError(f"JAX cannot trace loss_fn in float64: {in_words(error)}") from error
     kind = f"a {type(result).__name__}"
     if isinstance(result, jax.ShapeDtypeStruct):
@@ -130,28 +131,35 @@ def loss_of_variables(loss_fn: Callable[..., Any], given: Given) -> Callable[[li
     raise ValueError(f"loss_fn returned {kind}; expected a real scalar")
 
 
-def in_words(error: BaseException) -> str:
-    """Return the first line of an error."""
-    try:
-        said = str(error).strip().splitlines()
-    except Exception:  # an error that cannot even be printed
-        said = []
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+class Caller:
+    """Calls grad_fn with copies of the arguments: the same arrays each time, filled anew."""
 
+    def __init__(self, grad_fn: Callable[..., Any], given: Given) -> None:
+        self._grad_fn, self._given = grad_fn, given
+        self._copies = [a.copy() if isinstance(a, np.ndarray) else a for a in given.leaves]
+        self._arguments = given.arguments(self._copies)
 
-def call(grad_fn: Callable[..., Any], given: Given) -> tuple[Any, list[str]]:
-    """Return what grad_fn makes of copies of the arguments, or Raised; and what it wrote to."""
-    copies = [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in given.leaves]
-    try:
-        returned = grad_fn(*given.arguments(copies))
-    except (Exception, SystemExit) as error:  # a stranger's code
-        return Raised(in_words(error)), []
-    places = sorted(given.variables + given.constants, key=lambda place: place.position)
-    return returned, [
-        f"grad_fn writes to its input {place.label}"
-        for place, leaf, copy in zip(places, given.leaves, copies, strict=True)
-        if isinstance(leaf, np.ndarray) and leaf.tobytes() != copy.tobytes()
-    ]
+    def __call__(self, factor: float = 1.0) -> tuple[Any, list[str]]:
+        """Return what grad_fn makes of the arguments, or Raised; and what it wrote to.
+
+        Arrays that are differentiated in are multiplied by the factor.
+        """
+        variables = {variable.position for variable in self._given.variables}
+        filled = []
+        for i, (leaf, copy) in enumerate(zip(self._given.leaves, self._copies, strict=True)):
+            if isinstance(copy, np.ndarray):
+                np.copyto(copy, leaf * leaf.dtype.type(factor) if i in variables else leaf)
+                filled.append((i, copy, copy.tobytes()))
+        try:
+            returned = self._grad_fn(*self._arguments)
+        except (Exception, SystemExit) as error:  # user code
+            return Raised(in_words(error)), []
+        labels = {v.position: v.label for v in self._given.variables + self._given.constants}
+        return returned, [
+            f"grad_fn writes to its input {labels[i]}"
+            for i, copy, before in filled
+            if copy.tobytes() != before
+        ]
 
 
 class Matched(NamedTuple):

@@ -19,7 +19,7 @@ import numpy as np
 
 from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf
-from reference.trees import in_words
+from reference.user_code import in_words
 
 Loss = Callable[[list[Any]], Any]
 THIRD_VOICES = ("complex step", "finite differences")

@@ -22,7 +22,7 @@ from reference.leaves import autodiff, judge
 from reference.problems import Parameters, random_problem
 from reference.report import FAILURES
 from reference.rnn import Probes, sequence
-from reference.trees import call, loss_of_variables, match, read
+from reference.trees import Caller, loss_of_variables, match, read
 
 
 class Example(NamedTuple):
@@ -786,7 +786,7 @@ class Judge:
     def measured(self, seed, dtype):
         """Return each leaf's place, the correct gradient, and autodiff's with its tolerance."""
         given = read(draw(self.example, np.random.default_rng(seed), dtype))
-        returned, _ = call(self.example.gradient, given)
+        returned, _ = Caller(self.example.gradient, given)()
         leaves = [(p, leaf) for p, leaf in match(returned, given).leaves if leaf is not None]
         if self.measures is None:
             loss = loss_of_variables(self.example.loss, given)

@@ -260,7 +260,7 @@ class UnprintableError(Exception):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (IndexError("list index\nout of range"), "IndexError: list index"),
+        (IndexError("list index\nout of range"), "IndexError: list index out of range"),
         (SystemExit(0), "SystemExit: 0"),
         (UnprintableError(), "UnprintableError"),
     ],
@@ -622,3 +622,62 @@ def test_narrow_precisions_are_found_inside_of_calls():
     with jax.enable_x64(True):
         assert narrow_precisions(narrow, np.ones(2)) == ["bfloat16"]
         assert narrow_precisions(cancels, np.float64(1)) == []
+
+
+# Calls after the first ---------------------------------------------------------------------------
+
+
+def added_up():
+    total = []
+
+    def gradient(layer, x):
+        total.append(in_first(layer, x))
+        return Layer(sum(g.w for g in total), sum(g.b for g in total))
+
+    return gradient
+
+
+def cached(key):
+    kept = {}
+
+    def gradient(layer, x):
+        return kept.setdefault(key(layer, x), in_first(layer, x))
+
+    return gradient
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        added_up(),
+        cached(lambda layer, x: layer.w.shape),
+        cached(lambda layer, x: id(layer.w)),
+        cached(lambda layer, x: None),
+    ],
+    ids=["a sum", "by shape", "by identity", "once"],
+)
+def test_what_depends_on_earlier_calls_does_not_pass(gradient):
+    report = check(gradient)
+    assert not report.passed
+    assert set(statuses(report).values()) == {"mismatch"}
+    assert "right in the first call, wrong in a later one: it depends on earlier" in str(report)
+
+
+def test_a_cache_by_what_the_arrays_hold_passes():
+    assert check(
+        cached(lambda layer, x: (layer.w.tobytes(), layer.b.tobytes(), x.tobytes()))
+    ).passed
+
+
+def test_what_raises_when_it_is_called_again_does_not_pass():
+    calls = []
+
+    def gradient(layer, x):
+        calls.append(1)
+        if len(calls) > 1:
+            raise ValueError("in use")
+        return in_first(layer, x)
+
+    report = check(gradient)
+    assert not report.passed
+    assert "ValueError: in use, and not in the first call" in str(report)

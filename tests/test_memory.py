@@ -1,5 +1,7 @@
 """Candidates that are right in their first calls, and wrong in those after them."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -162,6 +164,19 @@ def zeroed():
     return candidate
 
 
+def test_a_slow_candidate_is_called_again_too():
+    remembering = added_up()
+
+    def slow(*arguments):
+        time.sleep(0.02)
+        return remembering(*arguments)
+
+    report = reference.compare(slow, cases=200, time_budget=0.5)
+    assert not report.passed
+    assert any("problems were judged" in note for note in report.notes)
+    assert any("on earlier calls" in objection for objection in report.objections)
+
+
 @pytest.mark.parametrize(
     "candidate", [zeroed(), cached_by_all_but(None), right], ids=["buffers", "a cache", "nothing"]
 )
@@ -234,7 +249,7 @@ def test_problems_are_called_again_in_another_order_and_with_one_array_changed()
     rest = [p for p in again if p not in drawn]
     assert len(rest) == 2 * 12
     for group in (rest[:12], rest[12:]):
-        first, second, *changed, other, last = (p.arrays for p in group)
+        first, second, other, *changed, last = (p.arrays for p in group)
         for arrays in (second, last):
             assert all(np.array_equal(arrays[k], first[k]) for k in ARRAYS)
         for name, arrays in zip(ARRAYS, changed, strict=True):

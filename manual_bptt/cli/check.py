@@ -23,8 +23,6 @@ from manual_bptt.cli.shared import (
     write_json,
 )
 
-LAYOUTS = ("time_first", "batch_first", "columns")
-
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
@@ -35,7 +33,10 @@ def add_to(commands: Any) -> None:
         help="squared_error, last_step_squared_error, or module:function in JAX (%(default)s)",
     )  # fmt: skip
     check.add_argument("--single", action="store_true", help="single sequences, no batch axis")
-    check.add_argument("--layout", choices=LAYOUTS, default="time_first", help="(%(default)s)")
+    check.add_argument(
+        "--layout", default="time_first", metavar="NAME",
+        help="time_first, batch_first or columns (%(default)s)",
+    )  # fmt: skip
     check.add_argument(
         "--sizes", metavar="O=1,H=10", type=_sizes, default={}, help="fix any of T, B, D, H, O"
     )
@@ -44,7 +45,8 @@ def add_to(commands: Any) -> None:
     check.add_argument("--dtype", choices=["float64", "float32"], default="float64")
     check.add_argument(
         "--time-budget", type=positive, default=60, metavar="SECONDS",
-        help="for all calls of the function together (%(default)s)",
+        help="for all calls of the function together; one that takes most of it ends with no "
+        "verdict, exit code 3 (%(default)s)",
     )  # fmt: skip
     check.add_argument("--json", metavar="PATH", help="write the report as JSON; - is stdout")
     check.set_defaults(run=_check)
@@ -75,9 +77,9 @@ def _check(arguments: argparse.Namespace) -> int:
         return progress(results, arguments.candidate, arguments.cases)
 
     try:
-        loss = load_function(arguments.loss) if ":" in arguments.loss else arguments.loss
         with CandidateProcess(arguments.candidate) as candidate:
             AT_INTERRUPT.append(candidate.kill)
+            loss = load_function(arguments.loss) if ":" in arguments.loss else arguments.loss
             report = reference.compare(
                 candidate,
                 loss=loss,

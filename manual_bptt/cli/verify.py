@@ -294,16 +294,13 @@ def _print_report(
 
 
 def _to_reproduce(report: Any, title: str, options: dict[str, Any]) -> list[str]:
-    """Return the command that repeats the worst problem alone, if it can be made from its line."""
-    wrong = [row.worst_problem for row in report.rows if row.failures]
-    found = [line for line in wrong if line.startswith("reference.")]
+    """Return the command that repeats a failure alone, if its problem can be made from a line."""
+    found = [p for p in report.witnesses() if p.origin.startswith("reference.")]
     if not found or title == UNPADDED:
         return []
-    import reference
-
-    loss = eval(found[0], {"reference": reference}).loss
+    problem = found[0]
     chosen = "".join(f", {name}={value!r}" for name, value in options.items())
-    judged = f"reference.judge(candidate(mb.{loss}{chosen}), [{found[0]}])"
+    judged = f"reference.judge(candidate(mb.{problem.loss}{chosen}), [{problem.origin}])"
     code = "; ".join([
         "import reference, manual_bptt as mb",
         "from manual_bptt.candidate import candidate",
