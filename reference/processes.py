@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, cast
 from reference import user_code
 from reference.user_code import Arrays, LoadError, Outcome, OutOfTimeError, printable, short
 
-MOST_BYTES = 2**28  # of an answer
+MOST_BYTES, MOST_TIMES = 2**26, 64  # of an answer: so many, and so many for each that was sent
+IMPORT_SECONDS = 300.0  # that importing the module may take
 MOST_OUTPUT = 2**14  # characters of what is printed that are kept
 LINE = re.compile(r'File "([^"]*)", line (\d+)')
 
@@ -115,7 +116,11 @@ class CandidateProcess:
         for thread in self._threads:
             thread.start()
         request = {"place": self.place, "mark": self._mark}
-        message, _ = self._exchange(request, {}, None, " while it was imported")
+        try:
+            message, _ = self._exchange(request, {}, IMPORT_SECONDS, " while it was imported")
+        except OutOfTimeError:
+            what = f"was not imported within {IMPORT_SECONDS:g} s and was stopped"
+            raise NoVerdictError(f"the candidate {what}") from None
         self._imported.wait(10)
         refused = message.get("refused")
         if refused is not None:
@@ -173,7 +178,8 @@ class CandidateProcess:
             while (request := requests.get()) is not None:
                 try:
                     user_code.send(to_send, *request)
-                    replies.put(user_code.receive(to_receive, MOST_BYTES))
+                    sent = sum(array.nbytes for array in request[1].values())
+                    replies.put(user_code.receive(to_receive, MOST_BYTES + MOST_TIMES * sent))
                 except Exception as error:  # whatever an untrusted process makes of an answer
                     replies.put(error)
                     return

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from manual_bptt.cli import main
+from reference import processes
 from reference.candidates import RETURNED, Caller
 from reference.problems import random_problem
 from reference.processes import CandidateProcess, NoVerdictError
@@ -279,6 +280,13 @@ def test_a_module_that_ends_the_process_is_no_verdict_and_a_missing_one_is_refus
         quiet("ends_at_import:f")
     with pytest.raises(LoadError, match="ends has no 'nothing'; it has good, exits_in_the_third"):
         quiet("ends:nothing")
+
+
+def test_a_module_whose_import_does_not_end_is_stopped(folder, monkeypatch):
+    (folder / "endless.py").write_text("while True:\n    pass\n")
+    monkeypatch.setattr(processes, "IMPORT_SECONDS", 0.5)
+    with pytest.raises(NoVerdictError, match=r"was not imported within 0\.5 s and was stopped"):
+        quiet("endless:f")
 
 
 def test_a_time_out_ends_the_processes_that_were_started(folder):
