@@ -19,7 +19,7 @@ from manual_bptt.training import Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 WEEK = 7 * 24
 MOST_POINTS = 50_000  # of a scatter; of more, every so manieth is drawn
@@ -89,7 +89,7 @@ def draw_forecast(result: TrainingResult, path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(10, 12), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(10, 12), dpi=150, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(h_pad=0.06, w_pad=0.08)  # type: ignore[union-attr,call-arg]
         metrics = result.metrics
@@ -103,7 +103,22 @@ def draw_forecast(result: TrainingResult, path: str | Path) -> None:
         _draw_hours(left, result)
         _draw_scatter(right, result)
         _draw_training(below, result)
-        figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
+        _lay_out(figure)
+        figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _lay_out(figure: "Figure") -> None:
+    """Place the axes, to a millionth of the figure.
+
+    The solver that makes room for the labels adds in the order of addresses in memory, so that the
+    last bits of its results, and with them some pixels, differ between processes.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 6))
+        for axes in part.axes:
+            axes.set_position(np.round(axes.get_position().bounds, 6))
 
 
 def shown_unit(unit: str) -> str:
