@@ -117,8 +117,6 @@ def blocks(x: Array) -> list[slice]:
     """
     T, *batch = x.shape[:-1]
     length = block_length(*batch)
-    if length >= T:
-        return [slice(0, T)]
     return [slice(start, min(start + length, T)) for start in range(0, T, length)]
 
 

@@ -100,3 +100,18 @@ def test_the_loss_is_computed_once_and_of_all_outputs(options):
     x, target = np.ones((700, 4, D)), np.zeros((700, 4, O))
     mb.loss_and_gradients(params, x, target, loss=loss, **options)
     assert seen == [target.shape]
+
+
+@pytest.mark.parametrize(("outputs", "slow"), [(1, "matmul"), (2, "dot")])
+def test_the_faster_of_two_products_is_taken_for_one_output_and_for_several(
+    outputs, slow, monkeypatch
+):
+    def taken(*_, **__):
+        raise AssertionError(f"{slow} was taken")
+
+    params = mb.init_params(D, H, outputs, rng=0)
+    dy, dh = np.ones((4, outputs)), np.empty((4, H))
+    monkeypatch.setattr(np, slow, taken)
+    backward.from_outputs(params, dy, dh)
+    monkeypatch.undo()
+    np.testing.assert_allclose(dh, dy @ params.V, rtol=1e-14)

@@ -2,7 +2,9 @@
 
 Left out is what says nothing about the tests: code that does not compile; mutations of annotations
 and docstrings, which nothing executes; bit operators, which floating arrays refuse, so that any
-test would notice; and identity for equality, which depends on the interpreter.
+test would notice; identity for equality, which depends on the interpreter; ``//``, ``%`` and ``**``
+for ``+``, ``-`` and ``*``, which are off in the first digit wherever the other two of these are;
+and ``+x`` for ``-x``, since ``x`` is another.
 """
 
 import ast
@@ -12,10 +14,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import cosmic_ray.plugins
+from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from operators import OPERATORS, Provider
 
@@ -24,7 +26,8 @@ LEFT_OUT = re.compile(
     "Variable(Replacer|Inserter)"  # random
     "|ReplaceBinaryOperator_.*_(Bit.*|.Shift)"
     "|ReplaceComparisonOperator_((?!Is).*_Is.*|Is.*_(?!Is).*)"
-    "|ReplaceUnaryOperator_USub_(Not|Invert)"
+    "|ReplaceBinaryOperator_(Add|Sub|Mul)_(FloorDiv|Mod|Pow)"
+    "|ReplaceUnaryOperator_USub_(UAdd|Not|Invert)"
 )
 
 
@@ -60,14 +63,15 @@ def check_operators() -> None:
 
 
 def _mutations(source: str) -> Iterator[str]:
+    nodes = [*ast_nodes(get_ast(source))]
     for provider in PROVIDERS.values():
         for name in provider:
             if LEFT_OUT.fullmatch(name):
                 continue
-            for occurrence in count():
-                mutated = mutate_code(source, provider[name](), occurrence)
-                if mutated is None:
-                    break
+            make = provider[name]()
+            for occurrence in range(sum(len([*make.mutation_positions(n)]) for n in nodes)):
+                mutated = mutate_code(source, make, occurrence)
+                assert mutated is not None
                 yield mutated
 
 

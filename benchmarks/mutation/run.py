@@ -1,133 +1,200 @@
 """Mutation testing of the gradients: does a test fail when one expression of the code is changed?
 
-    pip install cosmic-ray
-    python benchmarks/mutation/run.py > benchmarks/mutation/survivors.md
+    pip install -e ".[test]" cosmic-ray
+    python benchmarks/mutation/run.py
 
-Mutates the files of manual_bptt/ that compute or check something, one expression at a time, in a
-copy of the repository, and asks the tests that use no autodiff about each mutant, up to the first
-that fails. The report goes to stdout. A mutant that survives has to be in survivors.toml, with the
-reason why no test can kill it. Exits 1 if one is not, or if one that is there was killed or is no
-mutant any more.
+Mutates the files of manual_bptt/ that compute or check something, one expression at a time, in
+copies of the repository, and asks the tests about each mutant, up to the first that fails.
 
-Give names of files to run these alone: ``python benchmarks/mutation/run.py forward.py``.
+Each verdict is kept in verdicts.jsonl with a digest of the mutant, of the tests, and of all that
+these import: a run that was cut goes on, and one after a change judges again what the change may
+have to do with. When all is judged, results.json and the table in docs/trust.md are written.
+
+A mutant that survives has to be in survivors.toml, with the reason why no test can kill it. Exits 1
+if one is not, or if one that is there was killed or is no mutant any more.
+
+Give names of files to judge these alone, and write nothing: ``run.py forward.py``.
 """
 
-import os
-
-os.environ |= {"OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "unshrunk"}
-
-import gc
-import importlib.util
+import argparse
+import json
 import shutil
-import signal
+import subprocess
 import sys
 import tempfile
-import time
 import tomllib
-from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import pytest
-from hypothesis import Phase, settings
+from judge import COPIED, ROUNDS, Verdict, enter_copy, judged
 from mutants import check_operators, mutants
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
+from sources import digest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-# equations.py is left out: the comparison with autodiff judges each of its functions by itself.
-FILES = ["forward", "backward", "losses", "gradients", "params", "validation"]
+VERDICTS, RESULTS, PAGE = HERE / "verdicts.jsonl", HERE / "results.json", ROOT / "docs" / "trust.md"
 # Quick ones first. Tests that compare the source text with something would be no evidence.
-TESTS = [
+EVERYWHERE = (
     "arguments",
     "gradients_without_autodiff",
     "promises",
     "hostile_inputs",
-    "laws",
-    "corners",
     "repeatability",
-]
-# The examples of the profile "fixed"; nobody will look at the smallest one that fails.
-settings.register_profile(
-    "unshrunk",
-    derandomize=True,
-    deadline=None,
-    max_examples=60,
-    phases=[Phase.explicit, Phase.generate],
-    report_multiple_bugs=False,
+    "corners",
+    "laws",
+    "floating_point",
 )
-REWRITING = "ignore::pytest.PytestAssertRewriteWarning"  # forks share the imported plugins
-PYTEST = ["-x", "-n0", "--tb=no", "-p", "no:cacheprovider", "-W", REWRITING]
+# equations.py is left out: the comparison with autodiff judges each of its functions by itself.
+TESTS = {
+    "forward": ("forward", "cost", *EVERYWHERE, "recomputation"),
+    "backward": ("cost", *EVERYWHERE, "recomputation"),
+    "losses": EVERYWHERE,
+    "gradients": (*EVERYWHERE, "workers", "recomputation", "compiled"),
+    "checkpointing": ("recomputation", *EVERYWHERE),
+    "parallel": ("workers", "workspace", "compiled", *EVERYWHERE),
+    "workspace": ("workspace", "workers", "recomputation"),
+    "validation": EVERYWHERE,
+    "params": ("initial_parameters", *EVERYWHERE),
+    "compiled": ("compiled",),
+}
+SHOWN = Console(stderr=True, soft_wrap=True)
 
 
-def verdict(seconds: int) -> str:
-    """Return "survived", "killed" or "timed out".
+@dataclass(frozen=True)
+class Task:
+    """A mutant of a file, or None for the file as it is, and the tests to judge it."""
 
-    The tests run in a fork of this process, which has imported what is slow to import, but nothing
-    of manual_bptt.
-    """
-    child = os.fork()
-    if child == 0:
-        _test(seconds)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == -signal.SIGALRM:
-        return "timed out"
-    if status not in (
-        pytest.ExitCode.OK,
-        pytest.ExitCode.TESTS_FAILED,
-        pytest.ExitCode.INTERRUPTED,
-    ):
-        raise RuntimeError(f"pytest exited {status}: neither passed nor failed")
-    return "killed" if status else "survived"
+    file: str
+    name: str
+    mutant: str | None
+    tests: tuple[str, ...]
 
+    @property
+    def path(self) -> str:
+        """The file, from the root of the repository."""
+        return f"manual_bptt/{self.file}.py"
 
-def _test(seconds: int) -> None:
-    """Run the tests in this process, and end it with their status."""
-    status = -1
-    try:
-        signal.alarm(seconds)
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
-        for name in TESTS:
-            status = pytest.main([*PYTEST, f"tests/test_{name}.py"])
-            if status != pytest.ExitCode.OK:
-                break
-    finally:
-        os._exit(status)
+    def digest(self, verdict: Verdict, root: Path) -> str:
+        """Return what tells whether the verdict still holds.
+
+        One mutant was killed by one test, and another survived all of them.
+        """
+        by = verdict.by.split("::")[0]
+        source = (root / self.path).read_text("utf-8") if self.mutant is None else self.mutant
+        how = repr([r for r in ROUNDS if r.name == verdict.round or not by])
+        return digest(root / self.path, source, [by] if by else self.tests, root, how)
 
 
-def enter_copy(work: Path) -> None:
-    """Make work a copy of what the tests need, and the place where they import it from."""
-    for name in ("manual_bptt", "reference", "tests", "data"):
-        shutil.copytree(ROOT / name, work / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", work)
-    os.chdir(work)
-    sys.path.insert(0, str(work))
-    sys.dont_write_bytecode = True  # stale bytecode would hide a mutant
-    import reference.strategies  # noqa: F401  (so that no fork has to)
+class Verdicts:
+    """The verdicts that are known, in a file to which each is added as it is given."""
 
-    found = importlib.util.find_spec("manual_bptt")
-    assert found is not None
-    assert str(found.origin).startswith(str(work))
-    assert "manual_bptt" not in sys.modules
-    gc.freeze()
+    def __init__(self, file: Path, root: Path) -> None:
+        self.file, self.root = file, root
+        lines = file.read_text("utf-8").splitlines() if file.exists() else []
+        kept = [json.loads(line) for line in lines if line.endswith("}")]
+        self.names: dict[str, list[tuple[str, Verdict]]] = {}
+        for k in kept:
+            self.names.setdefault(k["name"], []).append((k["digest"], Verdict(**k["verdict"])))
+
+    def known(self, task: Task) -> Verdict | None:
+        """Return the verdict on this very mutant by these very tests, if there is one."""
+        for of, verdict in reversed(self.names.get(task.name, [])):
+            stands = not verdict.by or verdict.by.split("::")[0] in task.tests
+            if stands and of == task.digest(verdict, self.root):
+                return verdict
+        return None
+
+    def add(self, task: Task, verdict: Verdict) -> None:
+        """Write a verdict down."""
+        of = task.digest(verdict, self.root)
+        line = json.dumps({"name": task.name, "digest": of, "verdict": asdict(verdict)})
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
-def judged(path: Path, seconds: int) -> dict[str, str]:
-    """Return {mutant: verdict} of one file."""
-    original = path.read_text(encoding="utf-8")
-    console = Console(stderr=True, soft_wrap=True)
-    verdicts = {}
-    try:
-        for mutant in track(mutants(path), path.name, console=console):
-            path.write_text(mutant.source, encoding="utf-8")
-            verdicts[mutant.name] = verdict(seconds)
-            if verdicts[mutant.name] != "killed":
-                console.print(verdicts[mutant.name], mutant.name, markup=False, highlight=False)
-    finally:
-        path.write_text(original, encoding="utf-8")
-    return verdicts
+def judge_all(tasks: list[Task], limits: Any, verdicts: Verdicts, pool: Any) -> dict[str, Verdict]:
+    """Return the verdict on each task, by name."""
+    found = {task.name: verdict for task in tasks if (verdict := verdicts.known(task))}
+    new = {
+        pool.submit(judged, task.path, task.mutant, task.tests, limits(task)): task
+        for task in tasks
+        if task.name not in found
+    }
+    with Progress(console=SHOWN) as progress:
+        bar = progress.add_task(f"{len(found)} known,", total=len(new))
+        for future in as_completed(new):
+            task, verdict = new[future], future.result()
+            verdicts.add(task, verdict)
+            found[task.name] = verdict
+            progress.advance(bar)
+            if task.mutant is not None and verdict.said != "killed":
+                text = f"{verdict.said}: {task.name}"
+                progress.console.print(text, markup=False, highlight=False)
+    return found
+
+
+def judge_files(files: list[str], jobs: int) -> dict[str, dict[str, Verdict]]:
+    """Return {file: {mutant: verdict}}."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve() / "as it is"  # whatever is edited meanwhile
+        root.mkdir()
+        for name in COPIED:
+            copy: Any = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, root / name)
+        verdicts = Verdicts(VERDICTS, root)
+        pool = ProcessPoolExecutor(
+            jobs,
+            mp_context=get_context("fork"),
+            initializer=enter_copy,
+            initargs=(root, root.parent),
+        )
+        with pool:
+            try:
+                made = pool.map(mutants, [root / "manual_bptt" / f"{file}.py" for file in files])
+                tests = {f"tests/test_{name}.py" for file in files for name in TESTS[file]}
+                seconds = time_tests(sorted(tests), verdicts, pool)
+                tasks = {
+                    file: [Task(file, m.name, m.source, test_files(file)) for m in some]
+                    for file, some in zip(files, made, strict=True)
+                }
+
+                def limits(task: Task) -> dict[str, float]:
+                    total = {r.name: sum(seconds[t, r.name] for t in task.tests) for r in ROUNDS}
+                    return {name: 10 + 5 * usual for name, usual in total.items()}
+
+                found = judge_all(
+                    [t for some in tasks.values() for t in some], limits, verdicts, pool
+                )
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return {file: {t.name: found[t.name] for t in some} for file, some in tasks.items()}
+
+
+def time_tests(tests: list[str], verdicts: Verdicts, pool: Any) -> dict[tuple[str, str], float]:
+    """Return how long tests take in each round, without a mutation; exit if one fails."""
+    tasks = {
+        (test, r.name): Task("forward", f"no mutation, {r.name}, {test}", None, (test,))
+        for test in tests
+        for r in ROUNDS
+    }
+    by_name = {task.name: of for (_, of), task in tasks.items()}
+    found = judge_all([*tasks.values()], lambda t: {by_name[t.name]: 600.0}, verdicts, pool)
+    for task in tasks.values():
+        if found[task.name].said != "survived":
+            sys.exit(f"a test fails without a mutation: {found[task.name].by}")
+    return {key: found[task.name].seconds for key, task in tasks.items()}
+
+
+def test_files(file: str) -> tuple[str, ...]:
+    """Return the files of tests that judge a file."""
+    return tuple(f"tests/test_{name}.py" for name in TESTS[file])
 
 
 def explanations() -> dict[str, str]:
@@ -136,51 +203,76 @@ def explanations() -> dict[str, str]:
     return {mutant: entry["why"].strip() for entry in entries for mutant in entry["mutants"]}
 
 
+def commit() -> str:
+    """Return the last commit of what was judged, and whether anything differs from it."""
+    of = [*COPIED, "benchmarks/mutation/*.py"]
+    git = ["git", "-C", str(ROOT)]
+    last = [*git, "log", "-1", "--format=%h", "--abbrev=10", "--", *of]
+    changed = [*git, "status", "--porcelain", "--", *of]
+    h, changes = (
+        subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip()
+        for c in (last, changed)
+    )
+    return f"{h}, with changes" if changes else h
+
+
+def results(found: dict[str, dict[str, Verdict]]) -> dict[str, Any]:
+    """Return what is published."""
+    said = {
+        word: [name for of in found.values() for name, v in of.items() if v.said == word]
+        for word in ("timed out", "survived")
+    }
+    mutants = {f"{file}.py": len(of) for file, of in found.items()}
+    return {"commit": commit(), "mutants": mutants, **said}
+
+
+def table(of: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table in docs/trust.md."""
+    yield "| file | mutants | killed | timed out | survived | score |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    every: list[tuple[str, str]] = [(f"`{file}`", file) for file in of["mutants"]]
+    for title, start in [*every, ("**all**", "")]:
+        total = sum(n for file, n in of["mutants"].items() if file.startswith(start))
+        timed_out, survived = (
+            sum(name.startswith(start) for name in of[word]) for word in ("timed out", "survived")
+        )
+        killed, score = total - timed_out - survived, 1 - survived / total
+        cells = [title, f"{total:,}", f"{killed:,}", timed_out, survived, f"{score:.1%}"]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def publish(of: dict[str, Any]) -> None:
+    """Write the results, and the table in docs/trust.md."""
+    RESULTS.write_text(json.dumps(of, indent=1) + "\n", encoding="utf-8")
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- mutants: begin -->\n")
+    _, end, tail = rest.partition("<!-- mutants: end -->")
+    said = f"Commit {of['commit']}.\n\n" + "".join(f"{line}\n" for line in table(of))
+    PAGE.write_text(f"{head}<!-- mutants: begin -->\n{said}{end}{tail}", encoding="utf-8")
+
+
 def main() -> int:
-    """Judge all mutants, print the report, and return the exit status."""
-    names = [name.removesuffix(".py") for name in sys.argv[1:]] or FILES
+    """Judge all mutants, publish the results, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="*", help="files of manual_bptt/ to judge alone")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    options = parser.parse_args()
+    names = [name.removesuffix(".py") for name in options.files] or [*TESTS]
     check_operators()
+    of = results(judge_files(names, options.jobs))
+    if not options.files:
+        publish(of)
+    print(*table(of), sep="\n")
     known = explanations()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder).resolve()
-        enter_copy(work)
-        started = time.monotonic()
-        if verdict(seconds=600) != "survived":
-            sys.exit("the tests fail without a mutation")
-        seconds = 60 + int(10 * (time.monotonic() - started))
-        found = {name: judged(work / "manual_bptt" / f"{name}.py", seconds) for name in names}
-        os.chdir(ROOT)
-    survivors = [m for of in found.values() for m, v in of.items() if v == "survived"]
-    unknown = [m for m in survivors if m not in known]
-    stale = [m for m in known if m.split(".py ")[0] in names and m not in survivors]
-    print(report(found, {m: known[m] for m in survivors if m in known}))
-    for title, some in (("Survivors without a reason", unknown), ("Reasons out of date", stale)):
+    unknown = [m for m in of["survived"] if m not in known]
+    stale = [m for m in known if m not in of["survived"] and m.split(".py ")[0] in names]
+    gone = [m for m in known if m.split(".py ")[0] not in TESTS]
+    for title, some in (
+        ("Survivors without a reason in survivors.toml", unknown),
+        ("Killed, or no mutants any more, but in survivors.toml", stale + gone),
+    ):
         if some:
-            print(f"\n## {title}\n", *(f"- `{m}`" for m in some), sep="\n")
-    return 1 if unknown or stale else 0
-
-
-def report(found: dict[str, dict[str, str]], explained: dict[str, str]) -> str:
-    """Return the score and the explained survivors as Markdown."""
-    rows = {f"`{name}.py`": Counter(verdicts.values()) for name, verdicts in found.items()}
-    rows["all"] = sum(rows.values(), Counter[str]())
-    lines = [
-        "# Mutants of manual_bptt",
-        "",
-        "Written by `python benchmarks/mutation/run.py`, which says what is mutated and how.",
-        "",
-        "| file | mutants | killed | timed out | survived | score |",
-        "|------|---------|--------|-----------|----------|-------|",
-    ]
-    for name, row in rows.items():
-        counts = [row[kind] for kind in ("killed", "timed out", "survived")]
-        cells = (name, row.total(), *counts, f"{1 - row['survived'] / row.total():.1%}")
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    if explained:
-        lines += ["", "## Survivors, and why no test can kill them"]
-    for why in dict.fromkeys(explained.values()):
-        lines += ["", why, "", *(f"- `{m}`" for m, reason in explained.items() if reason == why)]
-    return "\n".join(lines)
+            print(f"\n{title}:", *(f"- {m}" for m in some), sep="\n")
+    return 1 if unknown or stale or gone else 0
 
 
 if __name__ == "__main__":
