@@ -8,6 +8,9 @@ With e the unit vector of an entry x,
 The first is exact to rounding where L is analytic. Where it is not, as after ``abs``, the two
 disagree, and the first is not reported. The second has about ten digits; where x is smaller than
 the mean size of its leaf, that takes its place in s.
+
+A compiled loop carries on numbers of the kind that it began with, such as a state of real zeros.
+Where that stops the complex step, the loss runs operation by operation, and carries what comes.
 """
 
 from collections.abc import Callable
@@ -62,12 +65,12 @@ class _Entry(NamedTuple):
     position: int
     place: tuple[int, ...]
 
-    def at(self, change: complex) -> np.ndarray:
+    def at(self, change: complex, *, compiled: bool = True) -> np.ndarray:
         """Return the loss; a complex change makes the whole leaf complex, and nothing else."""
         leaf = self.values[self.position].astype(np.result_type(change))
         leaf[self.place] += change
         before, after = self.values[: self.position], self.values[self.position + 1 :]
-        with float64_on_cpu():
+        with float64_on_cpu(), jax.disable_jit(not compiled):
             return np.asarray(self.loss([*before, leaf, *after]))
 
 
@@ -78,7 +81,10 @@ def _central_difference(entry: _Entry) -> float:
 
 
 def _complex_step(entry: _Entry) -> float:
-    result = entry.at(1j * COMPLEX_STEP)
+    try:
+        result = entry.at(1j * COMPLEX_STEP)
+    except TypeError:  # such as a loop that begins with real numbers
+        result = entry.at(1j * COMPLEX_STEP, compiled=False)
     if not np.iscomplexobj(result):
         raise TypeError("loss_fn returns a real number of complex arguments")
     says, slope = float(result.imag / COMPLEX_STEP), _central_difference(entry)

@@ -458,6 +458,21 @@ def test_a_third_voice_speaks_of_the_worst_entry_and_does_not_decide(third_voice
     assert f"; {third_voice}: " in str(asked)
 
 
+def test_the_complex_step_goes_through_loops_that_begin_with_real_numbers():
+    def loss(W, x):
+        def step(h, x_t):
+            h = jnp.tanh(W @ h + x_t)
+            return h, jnp.sum(h * h)
+
+        h, terms = jax.lax.scan(step, jnp.zeros(2), x)
+        h = jax.lax.fori_loop(0, 3, lambda i, h: jnp.sin(W @ h) + i, jnp.zeros(2)) * h
+        return jnp.sum(terms) + jnp.sum(h)
+
+    W, x = np.array([[0.5, -0.25], [0.125, 0.75]]), np.linspace(-1, 1, 10).reshape(5, 2)
+    (row,) = check_gradient(loss, lambda W, x: 0 * W, W, x, third_voice="complex step").rows
+    assert row.third == pytest.approx(row.expected, rel=1e-13)
+
+
 def test_the_complex_step_has_all_digits():
     report = check_gradient(lambda w: jnp.sum(jnp.exp(w)), np.exp, W, third_voice="complex step")
     assert report.rows[0].third == pytest.approx(report.rows[0].expected, rel=1e-15)
