@@ -35,7 +35,8 @@ EXACT = words("""
     threefry2x32 tile top_k transpose unstack xor
 """)
 EXACT_IN_WHOLE_NUMBERS = words("add sub mul")
-SUMS = words("conv_general_dilated cumsum dot_general reduce_sum scatter-add")
+PRODUCTS = words("conv_general_dilated dot_general")
+SUMS = PRODUCTS | words("cumsum reduce_sum scatter-add")
 FACTORISATIONS = words("""
     cholesky cholesky_update custom_linear_solve eig eigh ffi_call fft geqrf hessenberg
     householder_product lu ormqr pure_callback qr schur svd symmetric_product triangular_solve

@@ -24,7 +24,13 @@ import numpy as np
 from reference.bounds import FLUSHED, decides, over_tolerance
 from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf, LeafReport
-from reference.montecarlo import narrow_precisions, perturbed, unknown_operations
+from reference.montecarlo import (
+    narrow_precisions,
+    perturbed,
+    unknown_operations,
+    with_rounded_factors,
+)
+from reference.resemblance import DIGITS, coarse, coarse_numbers, coarse_products, described
 from reference.trees import MISSING, Caller, Given, Matched, Raised, loss_of_variables, match, read
 from reference.user_code import in_words
 from reference.voices import THIRD_VOICES, Loss, ask
@@ -125,6 +131,8 @@ def check_gradient(
     rows = []
     for (place, leaf), measure in zip(matched.leaves, measures, strict=True):
         rows.append(judge(place.label, leaf, *measure, given.dtype, notes))
+    if any(row.status == "mismatch" for row in rows):
+        rows = _explained(rows, matched, measures, _rounded_autodiff(loss, positions), given)
     if {row.status for row in rows} <= {"match", "not returned"}:
         rows = _again(call, given, matched, by_autodiff, rows)
     if third_voice is not None:
@@ -165,6 +173,30 @@ def _again(
     return rows
 
 
+def _explained(
+    rows: list[Leaf],
+    matched: Matched,
+    measures: list[Measure],
+    rounded: Callable[[list[np.ndarray]], dict[str, list[np.ndarray]]],
+    given: Given,
+) -> list[Leaf]:
+    """Return the rows with what a wrong leaf looks like, if it looks like something."""
+    right = {row.leaf: measure for row, measure in zip(rows, measures, strict=True)}
+    answers: dict[str, list[np.ndarray]] = {}
+    for i, (row, (_, leaf)) in enumerate(zip(rows, matched.leaves, strict=True)):
+        if row.status != "mismatch":
+            continue
+        value, (truth, _) = np.array(leaf, np.float64), right[row.leaf]
+        words = next(described(value, row.leaf, right, given.dtype), "")
+        if not words and coarse(value, truth):
+            words = coarse_numbers(value)
+            if not words:
+                answers = answers or rounded(given.values())
+                words = coarse_products(value, truth, {k: a[i] for k, a in answers.items()})
+        rows[i] = replace(row, detail="; ".join(filter(None, [row.detail, words])))
+    return rows
+
+
 def autodiff(
     loss: Loss, like: list[np.ndarray], positions: list[int]
 ) -> Callable[[list[np.ndarray], np.dtype[Any]], list[Measure]]:
@@ -174,13 +206,7 @@ def autodiff(
     be judged; it returns each gradient with the tolerance of its entries.
     """
 
-    def gradient(values: list[Any]) -> Any:
-        def of_chosen(chosen: list[Any]) -> Any:
-            mixed = dict(enumerate(values)) | dict(zip(positions, chosen, strict=True))
-            return loss([mixed[i] for i in range(len(values))])
-
-        return jax.grad(of_chosen)([values[i] for i in positions])
-
+    gradient = _gradient(loss, positions)
     with float64_on_cpu():
         plain, runs = jax.jit(gradient), perturbed(gradient, like)
 
@@ -194,6 +220,32 @@ def autodiff(
         ]
 
     return measures
+
+
+def _gradient(loss: Loss, positions: list[int]) -> Callable[[list[Any]], Any]:
+    """Return the gradient of a loss in those of its values that are at some positions."""
+
+    def gradient(values: list[Any]) -> Any:
+        def of_chosen(chosen: list[Any]) -> Any:
+            mixed = dict(enumerate(values)) | dict(zip(positions, chosen, strict=True))
+            return loss([mixed[i] for i in range(len(values))])
+
+        return jax.grad(of_chosen)([values[i] for i in positions])
+
+    return gradient
+
+
+def _rounded_autodiff(
+    loss: Loss, positions: list[int]
+) -> Callable[[list[np.ndarray]], dict[str, list[np.ndarray]]]:
+    """Return the gradient of a loss in each of the arithmetics with rounded factors, by name."""
+
+    def rounded(values: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
+        with float64_on_cpu():
+            run = with_rounded_factors(_gradient(loss, positions), values)
+            return {kind: list(run(digits, values)) for kind, digits in DIGITS.items()}
+
+    return rounded
 
 
 def _tolerance(truth: np.ndarray, runs: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:

@@ -22,7 +22,7 @@ results.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,34 @@ class Noise:
         """Return the errors of an iteration, from the deviate with this number on."""
         twice = jnp.concatenate([self.deviates, self.deviates])
         return Noise(lax.dynamic_slice(twice, (start,), self.deviates.shape), self.u)
+
+    def results(self, equation: Any, operands: list[Any]) -> list[Any]:
+        """Return the results of an equation with their errors."""
+        return RULES.get(jaxprs.name(equation), _operation)(equation, operands, self)
+
+
+class RoundedFactors(NamedTuple):
+    """What some processors do: the factors of products rounded to so many binary digits."""
+
+    scale: Any  # 2 to the number of digits
+
+    def further(self, _: Any) -> "RoundedFactors":
+        """Return what happens in an iteration: the same."""
+        return self
+
+    def results(self, equation: Any, operands: list[Any]) -> list[Any]:
+        """Return the results of an equation."""
+        if jaxprs.name(equation) in jaxprs.PRODUCTS:
+            operands = [self.rounded(v) if _floating(v) else v for v in operands]
+        return computed(equation, operands)
+
+    def rounded(self, value: Any) -> Any:
+        """Return the nearest numbers with so many digits."""
+        fraction, exponent = jnp.frexp(value)
+        return jnp.ldexp(jnp.round(fraction * self.scale) / self.scale, exponent)
+
+
+Arithmetic = Noise | RoundedFactors
 
 
 def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[Any]]:
@@ -110,14 +138,41 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
     return runs
 
 
-def _evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Noise) -> list[Any]:
+def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
+    """Compile a JAX function in which the factors of every product are rounded to nearest.
+
+    ``run(digits, *arguments)`` returns its results, with NumPy arrays as leaves. Call this, and
+    what it returns, in ``float64_on_cpu``. The function is one of real numbers.
+
+    Examples
+    --------
+    >>> x = np.array([1 + 2.0**-10, 1.0])
+    >>> with jax.enable_x64(True):
+    ...     run = with_rounded_factors(jnp.dot, x, x)
+    ...     print(run(11, x, x) == x @ x, run(8, x, x))
+    True 2.0
+    """
+    jaxpr, tree = jaxprs.traced(function, *like)
+
+    @jax.jit
+    def rounded(scale: Any, leaves: list[Any]) -> list[Any]:
+        return _evaluate(jaxpr, list(map(jnp.asarray, leaves)), RoundedFactors(scale))
+
+    def run(digits: int, *arguments: Any) -> Any:
+        leaves = rounded(2.0**digits, jax.tree.leaves(arguments))
+        return jax.tree.unflatten(tree, [np.asarray(leaf) for leaf in leaves])
+
+    return run
+
+
+def _evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Arithmetic) -> list[Any]:
     """Return the results of a jaxpr with errors."""
 
     def with_errors(equation: Any, operands: list[Any]) -> list[Any]:
         found = jaxprs.inside(equation)
         if found is not None:
             return _follow(found, operands, noise)
-        return RULES.get(jaxprs.name(equation), _operation)(equation, operands, noise)
+        return noise.results(equation, operands)
 
     return jaxprs.evaluate(jaxpr, arguments, with_errors)
 
@@ -125,7 +180,9 @@ def _evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Noise) -> list[Any]:
 # Loops, branches and calls -----------------------------------------------------------------------
 
 
-def _follow(found: Call | Branches | Scan | While, operands: list[Any], noise: Noise) -> list[Any]:
+def _follow(
+    found: Call | Branches | Scan | While, operands: list[Any], noise: Arithmetic
+) -> list[Any]:
     match found:
         case Call(body):
             return _evaluate(body, operands, noise)
@@ -137,14 +194,14 @@ def _follow(found: Call | Branches | Scan | While, operands: list[Any], noise: N
             return _while(found, operands, noise)
 
 
-def _branches(bodies: tuple[Any, ...], operands: list[Any], noise: Noise) -> list[Any]:
+def _branches(bodies: tuple[Any, ...], operands: list[Any], noise: Arithmetic) -> list[Any]:
     def follow(body: Any, *operands: Any) -> list[Any]:
         return _evaluate(body, operands, noise)
 
     return list(lax.switch(operands[0], [partial(follow, b) for b in bodies], *operands[1:]))
 
 
-def _scan(loop: Scan, operands: list[Any], noise: Noise) -> list[Any]:
+def _scan(loop: Scan, operands: list[Any], noise: Arithmetic) -> list[Any]:
     n, m = loop.same, loop.same + loop.carried
 
     def body(carry: list[Any], inputs: Any) -> tuple[list[Any], list[Any]]:
@@ -158,7 +215,7 @@ def _scan(loop: Scan, operands: list[Any], noise: Noise) -> list[Any]:
     return [*carry, *y]
 
 
-def _while(loop: While, operands: list[Any], noise: Noise) -> list[Any]:
+def _while(loop: While, operands: list[Any], noise: Arithmetic) -> list[Any]:
     n, m = loop.of_condition, loop.of_condition + loop.of_body
 
     def goes_on(state: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from reference.bounds import over_tolerance
 from reference.diagnosis import Evidence
+from reference.resemblance import factor, half_the_digits
 
 NEARLY = 1e-3  # a factor so near 1 is no factor but an error of a certain size
 SEVERAL = 3  # problems, before a pattern in the entries is taken for one
@@ -64,8 +65,8 @@ def _multiple(name: str, wrong: list[Evidence]) -> str:
         return ""
     if all(_same(r, found[0], e) for r, e in zip(found, wrong, strict=True)):
         return f"{found[0]:.6g} times the right answer"
-    for text, factor in _factors():
-        if all(_same(r, factor(e.problem.sizes), e) for r, e in zip(found, wrong, strict=True)):
+    for text, of_sizes in _factors():
+        if all(_same(r, of_sizes(e.problem.sizes), e) for r, e in zip(found, wrong, strict=True)):
             return f"{text} times the right answer"
     if all(e.returned[name].size == 1 for e in wrong):
         return ""  # as one number is of any other
@@ -92,25 +93,12 @@ def _factor(sizes: Mapping[str, int], letters: str, number: float, power: float)
 
 
 def _ratio(returned: np.ndarray, truth: np.ndarray, e: Evidence) -> float | None:
-    """Return the number that the right gradient must be multiplied by, if there is one.
-
-    It fits if what remains is small beside the largest entry: half of the digits are zero.
-    """
-    square = float(np.vdot(truth, truth))
-    if square == 0:
-        return None
-    ratio = float(np.vdot(returned, truth)) / square
-    left = np.abs(returned - ratio * truth).max()
-    return ratio if left <= _half_the_digits(e) * np.abs(returned).max() else None
+    return factor(returned, truth, e.problem.dtype)
 
 
 def _same(a: float, b: float, e: Evidence) -> bool:
     """Return whether two ratios are the same in half of the digits."""
-    return bool(abs(a - b) <= _half_the_digits(e) * abs(b))
-
-
-def _half_the_digits(e: Evidence) -> float:
-    return float(np.sqrt(np.finfo(e.problem.dtype).eps))
+    return bool(abs(a - b) <= half_the_digits(e.problem.dtype) * abs(b))
 
 
 def _decay(name: str, wrong: list[Evidence]) -> str:
