@@ -187,9 +187,10 @@ def main() -> None:
     print("\n".join(table))
     if arguments.readme:
         sys.path.insert(0, str(README.with_name("docs")))
-        from markers import write_part
+        from markers import measured, write_part
 
-        write_part("forecast", "\n".join([*table, ""]), page=README)
+        how = measured("python benchmarks/forecast.py --readme", "scikit-learn", "torch")
+        write_part("forecast", "\n".join(table), README, how)
 
 
 if __name__ == "__main__":

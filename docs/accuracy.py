@@ -10,16 +10,15 @@ saturate, too: there a gradient is small, and the difference of two losses cance
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from markers import measured, write_part
 from mpmath import MPContext
 
 import reference
@@ -28,8 +27,6 @@ from reference.gradients import GRADIENTS
 from reference.problems import REGIMES, Problem, random_problem
 from reference.rnn import PARAMETERS
 
-PAGE = Path(__file__).resolve().with_name("trust.md")
-PART = re.compile(r"(?<=<!-- accuracy: begin -->\n).*?(?=<!-- accuracy: end -->)", re.S)
 PROBLEMS, SEED = 20, 0  # so many in each regime and dtype
 DTYPES = ("float64", "float32")
 SHAPES = (
@@ -335,14 +332,13 @@ def part(results: dict[str, Measured], found: list[tuple[bool, str]]) -> str:
         " JAX's tanh. *Closer* is who is so by more than two standard errors, and in how many of"
         " the problems.",
     ]
-    for dtype, measured in results.items():
-        lines += ["", *median_table(dtype, measured), "", *worst_table(dtype, measured)]
+    for dtype, result in results.items():
+        lines += ["", *median_table(dtype, result), "", *worst_table(dtype, result)]
     lines += ["", *(f"- {sentence}" for _, sentence in found), ""]
     lines += [
-        f"Measured with NumPy {np.__version__} and JAX {jax.__version__} by"
-        " `python docs/accuracy.py`, which refuses to write a sentence that its figures do not"
-        " bear out; `--seed 1` measures other problems. Longer sequences and wider networks are"
-        " not measured here.",
+        "`python docs/accuracy.py` refuses to write a sentence that its figures do not bear out;"
+        " `--seed 1` measures other problems. Longer sequences and wider networks are not measured"
+        " here.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -360,8 +356,8 @@ def main() -> None:
     if false:
         sys.exit("\n".join(["the figures do not bear out:", *false]))
     if seed == SEED:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(PART.sub(lambda _: text, page), encoding="utf-8")
+        how = measured("python docs/accuracy.py", "jax", "mpmath")
+        write_part("accuracy", text, measured=how)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 import torch
 from jax.test_util import check_grads
-from markers import table, write_part
+from markers import measured, table, write_part
 
 import reference
 from reference.bounds import decides, over_tolerance
@@ -291,7 +291,7 @@ def main() -> None:
             sys.exit(f"fewer than two checks notice {name!r}")
     text = part(found, usual.right)
     print(text)
-    write_part("checks", text)
+    write_part("checks", text, measured=measured("python docs/checks.py", "jax", "torch"))
 
 
 if __name__ == "__main__":

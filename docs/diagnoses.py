@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from markers import table, write_part
+from markers import measured, table, write_part
 
 from manual_bptt.cli import main as command
 from reference.mistakes import LOSSES, MISTAKES, Mistake
@@ -80,7 +80,8 @@ def main() -> int:
     )
     print("\n".join(text))
     if len(mistakes) == len(MISTAKES):
-        write_part("diagnoses", "\n".join(text) + "\n")
+        how = measured("python docs/diagnoses.py", "jax")
+        write_part("diagnoses", "\n".join(text), measured=how)
     return 0 if all(named) else 1
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from markers import table, write_part
+from markers import measured, table, write_part
 from threadpoolctl import threadpool_limits
 
 import manual_bptt as mb
@@ -130,18 +130,19 @@ def draw(norms: dict[str, np.ndarray]) -> None:
 
 def main() -> None:
     """Measure everything and write it into the page."""
+    how = measured("python docs/forecasting.py")
     header = ("recipe change, but", "RMSE, validation [degF]", "RMSE, test [degF]")
     rows = list(steps_back())
     _, _, baselines = errors(with_settings(CHANGE, steps=1), 0)
     rows += [(name.replace("_", " "), "", f"{rmse:.3f}") for name, rmse in baselines.items()]
-    write_part("steps back", "\n".join([*table(header, rows), ""]), page=PAGE)
+    write_part("steps back", "\n".join([*table(header, rows), ""]), PAGE, how)
     header = ("forecast", "mean loss, standardised", "RMSE, test [degF]")
-    write_part("lab9", "\n".join([*table(header, lab9_goes_on()), ""]), page=PAGE)
+    write_part("lab9", "\n".join([*table(header, lab9_goes_on()), ""]), PAGE, how)
     norms = vanishing()
     draw(norms)
     header = ("network", *(f"k = {k}" for k in LAGS))
     rows = [(name, *(f"{values[k]:.1g}" for k in LAGS)) for name, values in norms.items()]
-    write_part("vanishing", "\n".join([*table(header, rows), ""]), page=PAGE)
+    write_part("vanishing", "\n".join([*table(header, rows), ""]), PAGE, how)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,46 @@
-"""Parts of a page that commands write: each stands between two markers."""
+"""Parts of a page that commands write: each stands between two markers.
 
+A part is written anew and compared whenever the tests run (a ``--check`` of its script), or it says
+at which commit, by which command and on what it was measured: ``measured``.
+"""
+
+import platform
 import re
+import subprocess
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
+
+from manual_bptt.cli.bench import cores, processor
 
 TRUST = Path(__file__).resolve().with_name("trust.md")
 
 
-def write_part(name: str, text: str, page: Path = TRUST) -> None:
+def write_part(name: str, text: str, page: Path = TRUST, measured: str = "") -> None:
     """Replace what stands between the markers of this name in a page."""
+    if measured:
+        text = f"{text.rstrip()}\n\n{measured}\n"
     pattern = rf"(?<=<!-- {name}: begin -->\n).*?(?=<!-- {name}: end -->)"
     new, found = re.subn(pattern, lambda _: text, page.read_text(encoding="utf-8"), flags=re.S)
     if found != 1:
         raise SystemExit(f"{page.name}: {found} pairs of {name} markers; expected 1")
     page.write_text(new, encoding="utf-8")
+
+
+def commit() -> str:
+    """Return the commit that is checked out, and its date: ``1234567 of 2026-01-31``."""
+    command = ["git", "log", "-1", "--format=%h of %cs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TRUST.parent)
+    return done.stdout.strip()
+
+
+def measured(command: str, *packages: str) -> str:
+    """Return the sentence that says at which commit, how and on what a part is measured now."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", *packages))
+    return (
+        f"Measured at commit {commit()} by `{command}`, on {cores()} cores ({processor()}) with"
+        f" Python {platform.python_version()}, {versions}."
+    )
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

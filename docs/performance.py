@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from markers import table, write_part
+from markers import commit, table, write_part
 
 DOCS = Path(__file__).resolve().parent
 PAGE, README, FOUND = (
@@ -33,7 +33,7 @@ def measure() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "found.json")
             subprocess.run([sys.executable, *command, "--json", str(path)], check=True)
-            found[name] = json.loads(path.read_text(encoding="utf-8"))
+            found[name] = {"commit": commit(), **json.loads(path.read_text(encoding="utf-8"))}
     FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -65,16 +65,17 @@ def numpy_alone(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def machine(bench: dict[str, Any]) -> str:
-    """Return the sentence that says where the figures are from."""
+def machine(found: dict[str, Any], of: str) -> str:
+    """Return the sentence that says where the figures of a command are from."""
+    bench = found["bench"]
     versions = ", ".join(f"{k} {v}" for k, v in bench["versions"].items() if k != "manual_bptt")
     where = f"{bench['machine']['cores']} cores ({bench['machine']['processor']})"
-    return f"Measured on {where}; {versions}."
+    how = f"Measured at commit {found[of]['commit']} by `python docs/performance.py`"
+    return f"{how}, on {where} with {versions}."
 
 
 def speed(bench: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of both tables of shapes."""
-    yield machine(bench)
     for dtype, rate in bench["product_rate"].items():
         rows = bench[f"speed {dtype}"]
         header = (SHAPE, "us a step", "by", "JAX", "torch", "NumPy alone, JAX", "of products")
@@ -90,9 +91,9 @@ def speed(bench: dict[str, Any]) -> Iterator[str]:
             for row in rows
         ]
         mean = means(rows)
-        yield f"\n{dtype}, where a large matrix product makes {rate / 1e9:.0f} GFLOP/s:\n"
+        yield f"{dtype}, where a large matrix product makes {rate / 1e9:.0f} GFLOP/s:\n"
         yield from table(header, cells)
-        yield f"\nGeometric means: JAX {mean['jax']:.2f}, torch {mean['torch']:.2f}."
+        yield f"\nGeometric means: JAX {mean['jax']:.2f}, torch {mean['torch']:.2f}.\n"
 
 
 def short(bench: dict[str, Any]) -> Iterator[str]:
@@ -203,11 +204,11 @@ def main() -> None:
     if not parser.parse_args().render:
         measure()
     found = json.loads(FOUND.read_text(encoding="utf-8"))
-    for part in (speed, memory, machines):
-        write_part(part.__name__, text([*part(found["bench"])]), PAGE)
-    for part in (changes, parts, large):
-        write_part(part.__name__, text([*part(found["changes"])]), PAGE)
-    write_part("speed", text([*short(found["bench"])]), README)
+    written = {"bench": (speed, memory, machines), "changes": (changes, parts, large)}
+    for of, parts_of_page in written.items():
+        for part in parts_of_page:
+            write_part(part.__name__, text([*part(found[of])]), PAGE, machine(found, of))
+    write_part("speed", text([*short(found["bench"])]), README, machine(found, "bench"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from markers import table, write_part
+from markers import measured, table, write_part
 
 import reference
 from reference.mistakes import Derivation
@@ -107,7 +107,7 @@ def main() -> None:
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    write_part("sensitivity", text)
+    write_part("sensitivity", text, measured=measured("python docs/sensitivity.py", "jax"))
 
 
 if __name__ == "__main__":

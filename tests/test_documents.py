@@ -139,6 +139,32 @@ def test_the_code_that_the_derivation_links_to_at_an_equation_carries_its_number
     assert any(re.search(rf"# .*Eq\. {number}\b", line) for line in found), found
 
 
+# Parts that commands write
+
+PART = re.compile(r"<!-- ([\w ]+): begin -->\n(.*?)<!-- \1: end -->", re.S)
+PARTS = {(page, name): part for page, text in PAGES.items() for name, part in PART.findall(text)}
+COMPARED = {  # written anew and compared: tests/test_guide.py, docs/guide.py --check
+    ("docs/check-your-gradient.md", f"{which} {what}")
+    for which in ("first", "second")
+    for what in ("attempt", "report")
+}
+MEASURED = re.compile(
+    r"\n\nMeasured at commit ([0-9a-f]{7,}) of \d{4}-\d\d-\d\d by\s`python [^`]+\.py[^`]*`"
+    r"(, on \d+ cores \(.+\) with .*numpy [\d.]+.*\.|[^|]*\b(was|were)\snot\skept\.)\n$",
+    re.I,
+)
+
+
+def test_parts_that_are_compared_exist():
+    assert PARTS.keys() > COMPARED
+    assert len(PARTS) == sum(text.count(": begin -->") for text in PAGES.values())
+
+
+@pytest.mark.parametrize(("page", "name"), sorted(PARTS.keys() - COMPARED))
+def test_every_measured_part_says_at_which_commit_how_and_on_what(page, name):
+    assert MEASURED.search(PARTS[page, name]), PARTS[page, name][-300:]
+
+
 # Names and commands
 
 

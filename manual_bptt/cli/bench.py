@@ -83,7 +83,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     quiet = arguments.json == "-"
     began = time.perf_counter()
     result: dict[str, Any] = {
-        "machine": {"processor": _processor(), "cores": cores()},
+        "machine": {"processor": processor(), "cores": cores()},
         "versions": versions("numpy", "jax", *filter(installed, ("numba", "torch"))),
     }
     sections = (_speed, _growth, _memory, _long, _checkpoints, _cluster, _rest)
@@ -106,7 +106,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor, as the system has it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":")[1].strip() for line in file if "model name" in line)
