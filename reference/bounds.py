@@ -39,6 +39,8 @@ from reference.rnn import PARAMETERS, cell, output
 
 V64 = 2.0**-53  # the unit roundoff of autodiff, which is in float64
 PROVES = 1e-3  # of the largest entry: a tolerance beyond decides nothing
+RUNS = 8  # with other rounding errors, of which the largest deviation is taken
+MULTIPLE = 8.0  # of that deviation is what rounding can explain
 FLUSHED = 64.0  # times tiny: what is so small may have been flushed to zero on the way
 
 

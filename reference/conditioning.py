@@ -22,12 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reference.bounds import FLUSHED, V64, gamma, state_bounds
+from reference.bounds import FLUSHED, MULTIPLE, RUNS, V64, gamma, state_bounds
 from reference.gradients import GRADIENTS, autodiff
 from reference.rnn import PARAMETERS, Probes
-
-RUNS = 8
-MULTIPLE = 8.0
 
 
 def perturbations(T: int, B: int, D: int, H: int, O: int) -> dict[str, np.ndarray]:

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reference.bounds import FLUSHED, decides, gamma, over_tolerance
-from reference.conditioning import MULTIPLE, perturbations, rounded_tanh
+from reference.bounds import FLUSHED, MULTIPLE, decides, gamma, over_tolerance
+from reference.conditioning import perturbations, rounded_tanh
 from reference.devices import float64_on_cpu
 from reference.oracle import Shape, chunks, padded, stack
 from reference.problems import Problem

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
-from reference.report import json_value
+from reference.report import emphasised, in_a_word, json_value
 
 WIDTH = 100
 HEADER = ("leaf", "verdict", "worst at", "expected", "got", "ulp", "tolerances")
@@ -65,8 +65,13 @@ class LeafReport:
     @property
     def passed(self) -> bool:
         """Whether something was proved and nothing is wrong; what was left out is not passed."""
+        return self.verdict == "passed"
+
+    @property
+    def verdict(self) -> str:
+        """``passed`` or ``FAILED``; or, as ``in_a_word`` has it, that too little was proved."""
         statuses = {row.status for row in self.rows}
-        return "match" in statuses and statuses <= {"match", "not returned"}
+        return in_a_word(statuses, "match" in statuses)
 
     def _table(self) -> list[tuple[str, ...]]:
         """Return the lines of a table, its header first; the third voice only where there is."""
@@ -85,7 +90,7 @@ class LeafReport:
             padded = [cell.ljust(n) for cell, n in zip(cells, others, strict=True)]
             shown.append("  ".join([(leaf if len(leaf) <= first else "").ljust(first), *padded]))
         shown = [line.rstrip() for line in shown]
-        return "\n".join([*shown, *self.remarks(), "passed" if self.passed else "FAILED"])
+        return "\n".join([*shown, *self.remarks(), self.verdict])
 
     def remarks(self) -> list[str]:
         """Return what does not fit a table: wrong entries in all digits, reasons, notes."""
@@ -109,5 +114,4 @@ class LeafReport:
         )
         rows = "".join(f"<tr>{line}</tr>" for line in (header, *body))
         remarks = "".join(f"<p>{escape(line)}</p>" for line in self.remarks())
-        verdict = "passed" if self.passed else "<strong>failed</strong>"
-        return f"<table>{rows}</table>{remarks}<p>{verdict}</p>"
+        return f"<table>{rows}</table>{remarks}<p>{emphasised(self.verdict)}</p>"

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from reference.bounds import FLUSHED, decides, over_tolerance
+from reference.bounds import FLUSHED, MULTIPLE, decides, over_tolerance
 from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf, LeafReport
 from reference.montecarlo import (
@@ -39,7 +39,6 @@ Measure = tuple[np.ndarray, np.ndarray]
 Autodiff = Callable[[list[np.ndarray], np.dtype[Any]], list[Measure]]
 
 OTHER_NUMBERS = 1 + 2.0**-7  # times the arguments: near enough to stay where loss_fn is defined
-MULTIPLE = 8.0
 ULPS = 4.0
 
 

@@ -30,9 +30,9 @@ import numpy as np
 from jax import lax
 
 from reference import jaxprs
+from reference.bounds import RUNS
 from reference.jaxprs import Branches, Call, Scan, While, computed
 
-RUNS = 8
 DEVIATES = 32749  # so many xi in one run, a prime; when they are used up, they are used again
 STRIDE = 1009  # by which an iteration of a loop starts further on than the one before
 finfo: Any = jnp.finfo  # which knows bfloat16 too

@@ -175,11 +175,16 @@ class Report:
     @property
     def passed(self) -> bool:
         """Whether something was proved and nothing is wrong; what was left out is not passed."""
-        statuses = {row.status for row in self.rows}
-        proved = any(row.status == "match" for row in self.rows if row.gradient != "states")
+        return self.verdict == "passed"
+
+    @property
+    def verdict(self) -> str:
+        """``passed`` or ``FAILED``; or, as ``in_a_word`` has it, that too little was proved."""
         partly = any(row.missing and row.status != "not returned" for row in self.rows)
-        right = statuses <= {"match", "not returned"} and not partly
-        return proved and right and not self.objections
+        if partly or self.objections:
+            return "FAILED"
+        matches = {row.gradient for row in self.rows if row.status == "match"}
+        return in_a_word({row.status for row in self.rows}, bool(matches - {"states"}))
 
     def witnesses(self) -> list[Problem]:
         """Return the problems to look at, one for each gradient that fails, without repetition."""
@@ -194,8 +199,7 @@ class Report:
             for line in lines
         ]
         parts = [table, self.remarks(), *self.explanations().values()]
-        verdict = "passed" if self.passed else "FAILED"
-        return "\n\n".join(["\n".join(part) for part in parts if part] + [verdict])
+        return "\n\n".join(["\n".join(part) for part in parts if part] + [self.verdict])
 
     def remarks(self) -> list[str]:
         """Return what does not fit the table: undecided problems, what is wrong, notes."""
@@ -273,8 +277,30 @@ class Report:
             f'<pre style="white-space: pre-wrap">{escape(chr(10).join(lines))}</pre>'
             for lines in self.explanations().values()
         )
-        verdict = "passed" if self.passed else "<strong>failed</strong>"
-        return f"<table><tr>{header}</tr>{body}</table>{remarks}{parts}<p>{verdict}</p>"
+        table = f"<table><tr>{header}</tr>{body}</table>"
+        return f"{table}{remarks}{parts}<p>{emphasised(self.verdict)}</p>"
+
+
+def in_a_word(statuses: set[str], proved: bool) -> str:
+    """Return the verdict on rows of these statuses, of which one that counts is a match or none is.
+
+    Examples
+    --------
+    >>> in_a_word({"match", "not returned"}, True), in_a_word({"match", "wrong shape"}, True)
+    ('passed', 'FAILED')
+    >>> in_a_word({"nothing proved"}, False), in_a_word({"match", "nothing proved"}, True)
+    ('nothing proved', 'proved in part')
+    """
+    if not statuses <= {"match", "not returned", "nothing proved"}:
+        return "FAILED"
+    if not proved:
+        return "nothing proved"
+    return "proved in part" if "nothing proved" in statuses else "passed"
+
+
+def emphasised(verdict: str) -> str:
+    """Return a verdict in HTML: whatever has not passed stands out."""
+    return verdict if verdict == "passed" else f"<strong>{verdict.lower()}</strong>"
 
 
 def _unread(names: list[str], left_out: list[str]) -> list[str]:

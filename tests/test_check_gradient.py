@@ -12,6 +12,7 @@ import pytest
 from correct_gradients import EXAMPLES, Judge
 from jax import lax
 
+from reference.leaf_report import Leaf, LeafReport
 from reference.leaves import check_gradient
 from reference.montecarlo import narrow_precisions, perturbed
 from reference.trees import MISSING, match, read
@@ -370,6 +371,22 @@ def test_a_loss_that_is_not_finite_proves_nothing():
     report = check_gradient(lambda w: jnp.sum(w / 0), lambda w: w / 0.1, W)
     assert statuses(report) == {"args[0]": "nothing proved"}
     assert not report.passed
+    assert str(report).splitlines()[-1] == "nothing proved"
+    assert "<strong>nothing proved</strong>" in report._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict"),
+    [
+        (["match"], "proved in part"),
+        (["not returned"], "nothing proved"),
+        (["match", "missing"], "FAILED"),
+        (["match", "a word of tomorrow"], "FAILED"),
+    ],
+)
+def test_what_is_not_proved_is_no_failure_and_hides_none(others, verdict):
+    report = LeafReport([Leaf(str(i), s) for i, s in enumerate(["nothing proved", *others])])
+    assert (report.verdict, report.passed) == (verdict, False)
 
 
 def test_a_leaf_without_entries_matches():

@@ -118,7 +118,7 @@ def print_report(report: Any, title: str, seconds: float, again: Iterable[str] =
         return Text(status, style="green" if good else "yellow" if unsure else "bold red")
 
     rows = [(row.gradient, coloured(row.status), *cells(row)[2:]) for row in report.rows]
-    verdict = f"{'passed' if report.passed else 'FAILED'} in {seconds:.1f} s"
+    verdict = f"{report.verdict} in {seconds:.1f} s"
     parts = [[*report.remarks(), *again], *report.explanations().values(), [verdict]]
     text = "\n\n".join("\n".join(part) for part in parts if part)
     print_table(title, HEADER, rows, f"{text}\n")
