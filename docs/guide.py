@@ -1,15 +1,19 @@
 """Write what commands print, and the files they judge, into check-your-gradient.md.
 
-python docs/guide.py
+python docs/guide.py             write the parts anew
+python docs/guide.py --check     compare instead; exit 1 if the page is out of date
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from markers import write_part
+from markers import first_difference, write_part
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -36,13 +40,25 @@ def fenced(language: str, text: str) -> str:
     return f"```{language}\n{text.rstrip()}\n```\n"
 
 
-def main() -> None:
-    """Write every part."""
+def parts() -> Iterator[tuple[str, str]]:
+    """Yield every part of the page, its name first."""
     for name, arguments in COMMANDS.items():
         source = (EXAMPLES / f"{name}_attempt.py").read_text(encoding="utf-8")
-        write_part(f"{name} attempt", fenced("python", source), PAGE)
+        yield f"{name} attempt", fenced("python", source)
         shown = f"$ manual-bptt {arguments}\n{output(arguments)}"
-        write_part(f"{name} report", fenced("text", shown), PAGE)
+        yield f"{name} report", fenced("text", shown)
+
+
+def main() -> None:
+    """Write every part, or compare the page with what would be written."""
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(shutil.copy(PAGE, folder))
+        for name, text in parts():
+            write_part(name, text, new)
+        if "--check" not in sys.argv[1:]:
+            shutil.copy(new, PAGE)
+        elif found := first_difference(PAGE.read_text("utf-8"), new.read_text("utf-8")):
+            sys.exit(f"docs/{PAGE.name} is out of date: {found}; python docs/guide.py")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,17 @@ import re
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 
 from manual_bptt.cli.bench import cores, processor
 
 TRUST = Path(__file__).resolve().with_name("trust.md")
+TOKEN = re.compile(
+    r"\w+=\d+|\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+|\w+|[^\w\s]"
+)  # T=3, 0.5, words, signs
+DECIMAL = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+")
+SIZE = re.compile(r"[TBDHO]=\d+")
 
 
 def write_part(name: str, text: str, page: Path = TRUST, measured: str = "") -> None:
@@ -49,3 +55,23 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     rule = ["---", *["---:"] * (len(header) - 1)]
     lines = [[cell.replace("|", "\\|") for cell in cells] for cells in (header, rule, *rows)]
     return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def first_difference(old: str, new: str) -> str | None:
+    """Return where two outputs of one command differ by more than rounding can explain, or None.
+
+    Words, signs and whole numbers have to be the same. Numbers with a point or an exponent are
+    ratios to a bound on rounding: processors and libraries round otherwise, so they may differ by a
+    factor of two, and another problem may then be the worst (its sizes, T=3). Seconds are left out.
+    """
+    was, now = (TOKEN.findall(re.sub(r"\bin \d+\.\d+ s\b", "", text)) for text in (old, new))
+    for i, (a, b) in enumerate(zip_longest(was, now, fillvalue="(end)")):
+        if not _same(a, b):
+            return f"{' '.join(was[max(i - 8, 0) : i])} [{a}, now {b}]"
+    return None
+
+
+def _same(a: str, b: str) -> bool:
+    if DECIMAL.fullmatch(a) and DECIMAL.fullmatch(b):
+        return float(a) <= 2 * float(b) and float(b) <= 2 * float(a)
+    return a == b or bool(SIZE.fullmatch(a) and SIZE.fullmatch(b) and a[0] == b[0])

@@ -1,8 +1,13 @@
-"""Make the pictures of the README from what the commands print: python docs/pictures.py.
+"""Make the pictures of the README from what the commands print.
+
+python docs/pictures.py             make them anew
+python docs/pictures.py --check     compare the text of those of a terminal instead; exit 1 if it
+                                    is not what is printed now
 
 The picture of the web page needs Chromium on the PATH, and is left as it is without.
 """
 
+import html
 import io
 import os
 import re
@@ -12,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from markers import first_difference
 from rich.console import Console
 from rich.text import Text
 
@@ -46,28 +52,43 @@ def forecast_picture() -> None:
         shutil.copy(Path(folder, "forecast.png"), DOCS / "forecast.png")
 
 
-def main() -> None:
-    """Run the command once and make both pictures."""
+def words(svg: str) -> str:
+    """Return the text that a picture of a terminal shows."""
+    shown = re.findall(r"<text [^>]*>(.*?)</text>", svg)
+    return html.unescape(" ".join(shown)).replace("\xa0", " ")
+
+
+def output(*arguments: str) -> str:
+    """Return what manual-bptt prints in colours, in the folder of the examples."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "100"}
     done = subprocess.run(
-        [*COMMAND, "check", "first_attempt:gradients", "--single"],
+        [*COMMAND, *arguments],
         check=False, capture_output=True, text=True, env=environment, cwd=DOCS.parent / "examples",
     )  # fmt: skip
-    check = done.stdout.partition("smallest failing problem")[0]
-    terminal_picture(
-        DOCS / "check.svg", check, "manual-bptt check first_attempt:gradients --single"
-    )
-    forecast_picture()
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder, "report.html")
-        done = subprocess.run(
-            [*COMMAND, "verify", "--html", str(page)],
-            check=True, capture_output=True, text=True, env=environment,
-        )  # fmt: skip
-        gradients = done.stdout.partition("the equations of Lab 9")[0]
+    return done.stdout
+
+
+def main() -> None:
+    """Make every picture, or compare the text of those of a terminal with what is printed now."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        page, command = folder / "report.html", "check first_attempt:gradients --single"
+        check = output(*command.split()).partition("smallest failing problem")[0]
+        terminal_picture(folder / "check.svg", check, f"manual-bptt {command}")
+        verify = output("verify", "--html", str(page)).partition("the equations of Lab 9")[0]
         terminal_picture(
-            DOCS / "verify.svg", re.sub(r"\x1b\[\d*m$", "", gradients), "manual-bptt verify"
+            folder / "verify.svg", re.sub(r"\x1b\[\d*m$", "", verify), "manual-bptt verify"
         )
+        svgs = sorted(folder.glob("*.svg"))
+        if "--check" in sys.argv[1:]:
+            for svg in svgs:
+                old, new = (words(path.read_text("utf-8")) for path in (DOCS / svg.name, svg))
+                if found := first_difference(old, new):
+                    sys.exit(f"docs/{svg.name} is out of date: {found}; python docs/pictures.py")
+            return
+        for svg in svgs:
+            shutil.copy(svg, DOCS)
+        forecast_picture()
         browser = shutil.which("chromium") or shutil.which("google-chrome")
         if browser:
             page_picture(DOCS / "report.png", page, browser)
