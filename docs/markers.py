@@ -33,6 +33,12 @@ def write_part(name: str, text: str, page: Path = TRUST, measured: str = "") -> 
     page.write_text(new, encoding="utf-8")
 
 
+def read_part(name: str, page: Path = TRUST) -> str:
+    """Return what stands between the markers of this name in a page."""
+    text = page.read_text(encoding="utf-8")
+    return text.partition(f"<!-- {name}: begin -->\n")[2].partition(f"<!-- {name}: end -->")[0]
+
+
 def commit() -> str:
     """Return the commit that is checked out, and its date: ``1234567 of 2026-01-31``."""
     command = ["git", "log", "-1", "--format=%h of %cs"]

@@ -42,7 +42,18 @@ def rounding_bounds(params, x, h0, dy, dh_last=None, u=2.0**-53):
     return bounds if batched else bounds | {"x": bounds["x"][:, 0], "h0": bounds["h0"][0]}
 
 
-def _forward(params, x, h0, u):
+def forward_bounds(params, x, h0, tanh, u=2.0**-53):
+    """Return bounds on the errors of h and of y, if tanh rounds by at most this many u."""
+    batched = x.ndim == 3
+    if not batched:
+        x, h0 = x[:, None], h0[None]
+    h, e_h = _forward(params, x, h0, u, tanh)
+    terms = (np.abs(h) + e_h)[1:] @ np.abs(params.V).T + np.abs(params.c)
+    e_y = e_h[1:] @ np.abs(params.V).T + gamma(len(params.b) + 2, u) * terms
+    return (e_h, e_y) if batched else (e_h[:, 0], e_y[:, 0])
+
+
+def _forward(params, x, h0, u, tanh=4):
     (T, B, D), H = x.shape, len(params.b)
     h, e_h = np.empty((T + 1, B, H)), np.zeros((T + 1, B, H))
     h[0] = h0
@@ -53,7 +64,7 @@ def _forward(params, x, h0, u):
         e_a = e_h[t] @ W.T + gamma(D + H + 2, u) * (terms + e_h[t] @ W.T)
         steepest = 1 - np.tanh(np.maximum(np.abs(a) - e_a, 0)) ** 2
         h[t + 1] = np.tanh(a)
-        e_h[t + 1] = steepest * e_a + 4 * u * np.abs(h[t + 1])
+        e_h[t + 1] = steepest * e_a + tanh * u * np.abs(h[t + 1])
     return h, e_h
 
 

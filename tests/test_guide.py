@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markers import first_difference
 
 import manual_bptt as mb
 import reference
@@ -82,11 +83,8 @@ def test_the_loss_falls_with_the_first_attempt_all_the_same(attempt):
         ("dW is right", "dW is right.", "[(end), now .]"),
     ],
 )
-def test_the_comparison_of_documents_forgives_rounding_and_seconds_alone(
-    monkeypatch, old, new, found
-):
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    difference = importlib.import_module("markers").first_difference(old, new)
+def test_the_comparison_of_documents_forgives_rounding_and_seconds_alone(old, new, found):
+    difference = first_difference(old, new)
     assert difference is None if found is None else difference.endswith(found)
 
 

@@ -1,6 +1,5 @@
 """Golden vectors: what the files promise, and that programs in C and JavaScript can rely on it."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
 
+import accuracy
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,9 +27,6 @@ from reference.vectors import DTYPES, NotVerifiedError, hexadecimal, read_vector
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "golden_vectors"
 PAGE = (ROOT / "docs" / "golden-vectors.md").read_text(encoding="utf-8")
-SPEC = importlib.util.spec_from_file_location("accuracy", ROOT / "docs" / "accuracy.py")
-accuracy = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(accuracy)
 exact, mp = accuracy.exact, accuracy.mp
 NAMES = [case.name for case in CASES]
 # float32 rounds by more than these amount to.
