@@ -48,8 +48,8 @@ STYLE = """
   transparent 0 6px, rgb(0 0 0 / .25) 6px 9px); }
 .example { border-top: 1px dashed var(--line); margin-top: .7rem; padding-top: .5rem; }
 .example p { margin: .2rem 0; }
-@media (max-width: 40rem) { .bar { grid-template-columns: 1fr; gap: .2rem; } .verdict { margin: 0; }
-  .card header { display: block; } .card header > * { margin-right: .6rem; }
+@media (max-width: 40rem) { .bar { grid-template-columns: 1fr; gap: .2rem; }
+  .verdict, .card header { display: block; } .card header > * { margin-right: .6rem; }
   .math math { font-size: 1rem; } }
 """
 NOT_JUDGED = ("not returned", "nothing proved")
