@@ -1,15 +1,19 @@
 """Hypothesis profiles: the same examples in every run, or many random ones on demand."""
 
+import atexit
 import os
-from pathlib import Path
+import shutil
+import tempfile
 
-# Tests run in as many processes as there are cores; more threads in each would only get in the way,
-# and what one has compiled the others need not.
+# Tests run in as many processes as there are cores; more threads in each would only get in the way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# What one process has compiled the others need not. The first of them makes a folder for this run
+# alone: what XLA has compiled for one processor may crash another.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.mkdtemp(prefix="compiled-by-xla-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
-)
 
 from hypothesis import settings
 
