@@ -46,12 +46,15 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def measured(command: str, *packages: str) -> str:
-    """Return the sentence that says at which commit, how and on what a part is measured now."""
+def measured(command: str, *packages: str, at: str = "") -> str:
+    """Return the sentence that says at which commit, how and on what a part is measured now.
+
+    ``at`` is the commit where it is not the one that is checked out.
+    """
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", *packages))
     return (
-        f"Measured at commit {commit()} by `{command}`, on {cores()} cores ({processor()}) with"
-        f" Python {platform.python_version()}, {versions}."
+        f"Measured at commit {at or commit()} by `{command}`, on {cores()} cores ({processor()})"
+        f" with Python {platform.python_version()}, {versions}."
     )
 
 

@@ -149,7 +149,8 @@ COMPARED = {  # written anew and compared: tests/test_guide.py, docs/guide.py --
     for what in ("attempt", "report")
 }
 MEASURED = re.compile(
-    r"\n\nMeasured at commit ([0-9a-f]{7,}) of \d{4}-\d\d-\d\d by\s`python [^`]+\.py[^`]*`"
+    r"\n\nMeasured at commit ([0-9a-f]{7,}) of \d{4}-\d\d-\d\d(, with changes)?"
+    r" by\s`python [^`]+\.py[^`]*`"
     r"(, on \d+ cores \(.+\) with .*numpy [\d.]+.*\.|[^|]*\b(was|were)\snot\skept\.)\n$",
     re.I,
 )

@@ -38,7 +38,7 @@ from sources import digest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-VERDICTS, RESULTS, PAGE = HERE / "verdicts.jsonl", HERE / "results.json", ROOT / "docs" / "trust.md"
+VERDICTS, RESULTS = HERE / "verdicts.jsonl", HERE / "results.json"
 # Quick ones first. Tests that compare the source text with something would be no evidence.
 EVERYWHERE = (
     "arguments",
@@ -207,7 +207,7 @@ def commit() -> str:
     """Return the last commit of what was judged, and whether anything differs from it."""
     of = [*COPIED, "benchmarks/mutation/*.py"]
     git = ["git", "-C", str(ROOT)]
-    last = [*git, "log", "-1", "--format=%h", "--abbrev=10", "--", *of]
+    last = [*git, "log", "-1", "--format=%h of %cs", "--abbrev=10", "--", *of]
     changed = [*git, "status", "--porcelain", "--", *of]
     h, changes = (
         subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip()
@@ -244,10 +244,11 @@ def table(of: dict[str, Any]) -> Iterator[str]:
 def publish(of: dict[str, Any]) -> None:
     """Write the results, and the table in docs/trust.md."""
     RESULTS.write_text(json.dumps(of, indent=1) + "\n", encoding="utf-8")
-    head, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- mutants: begin -->\n")
-    _, end, tail = rest.partition("<!-- mutants: end -->")
-    said = f"Commit {of['commit']}.\n\n" + "".join(f"{line}\n" for line in table(of))
-    PAGE.write_text(f"{head}<!-- mutants: begin -->\n{said}{end}{tail}", encoding="utf-8")
+    sys.path.insert(0, str(ROOT / "docs"))
+    from markers import measured, write_part
+
+    how = measured("python benchmarks/mutation/run.py", at=of["commit"])
+    write_part("mutants", "\n".join(table(of)), measured=how)
 
 
 def main() -> int:
