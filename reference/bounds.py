@@ -132,8 +132,12 @@ def _output_bound(params: Any, h: Any, e_h: Any, sizes: Any, u: Any) -> Any:
 
 
 def _slope_bound(h: Any, delta: Any, u: Any) -> Any:
-    """Bound the error of 1 - h^2, if the h that it is computed from is known up to delta."""
-    rounding = u * h**2 + 4 * u * jnp.abs(1 - h**2)
+    """Bound the error of 1 - h^2, if the h that it is computed from is known up to delta.
+
+    Up to version 0.11 JAX adds (1 - h) and (1 - h) h, of which the second rounds by V64 |h| |1 - h|
+    where nothing fuses it with the sum: by V64 |h| more than h h does for a negative h.
+    """
+    rounding = u * h**2 + 4 * u * jnp.abs(1 - h**2) + V64 * jnp.maximum(-h, 0)
     return rounding + delta * (2 * jnp.abs(h) + delta)
 
 

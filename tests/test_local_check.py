@@ -155,3 +155,18 @@ def test_tanh_errs_by_no_more_than_the_bounds_allow():
     with jax.enable_x64(True):
         by_xla = np.asarray(jax.jit(jax.numpy.tanh)(a))
     assert np.abs((by_xla - truth) / truth).max() <= 8 * V64
+
+
+@pytest.mark.parametrize(
+    ("loss", "B", "D", "regime", "seed"),
+    [("squared_error", 2, 2, "expanding", 4), ("last_step_squared_error", 1, 1, "chaotic", 2)],
+)
+def test_a_slope_at_saturation_is_within_its_bound_on_processors_of_every_kind(
+    loss, B, D, regime, seed
+):
+    # JAX's own slope rounds once more where XLA fuses no multiplication with an addition.
+    problem = reference.random_problem(
+        T=33, B=B, D=D, H=1, O=1, regime=regime, seed=seed, loss=loss
+    )
+    report = reference.Report.of(reference.judge(candidate(getattr(mb, loss)), [problem]))
+    assert report.passed, report
