@@ -207,6 +207,7 @@ OTHERS = {
         "a number returned": a_loss(1.0),
         "three returned": a_loss((1.0, DY, DY)),
         "a list returned": a_loss([1.0, DY]),
+        "a value alone, in a tuple": a_loss((1.0,)),
         "text for dy": a_loss((1.0, "dy")),
         "a step short": a_loss((1.0, DY[1:])),
         "NaN for dy": a_loss((1.0, DY * np.nan)),

@@ -13,6 +13,8 @@ import manual_bptt as mb
 import reference
 from manual_bptt import checkpointing, gradients
 from manual_bptt.candidate import candidate
+from manual_bptt.checkpointing import Plan, require_checkpoints
+from manual_bptt.forward import block_length
 from reference.strategies import problems
 
 forward = import_module("manual_bptt.forward")  # the module; mb.forward is the function
@@ -156,3 +158,33 @@ def test_a_loss_that_differentiates_a_network_itself_disturbs_nothing():
     for every in (None, "sqrt"):
         options = {"loss": loss, "checkpoint_every": every}
         assert_same_bits(mb.loss_and_gradients(params, x, target, **options), expected)
+
+
+@pytest.mark.parametrize("B", [None, 1024])  # blocks of 256 steps, and of one
+def test_segments_of_the_square_root_are_whole_blocks_of_at_least_that_many_steps(B):
+    batch = () if B is None else (B,)
+    block = block_length(*batch)
+    for T in (1, 2, 3, 4, 5, 9, 10, 16, 17, 256, 257):
+        found = Plan("sqrt").segments(np.empty((T, *batch, 1)))
+        root = next(n for n in range(1, T + 1) if n * n >= T)
+        length = -(-root // block) * block
+        assert [s.start for s in found] == [*range(0, T, length)]
+        assert found[-1].stop == T
+
+
+@pytest.mark.parametrize(("T", "B"), [(5, None), (600, None), (5, 3), (3000, 2)])
+@pytest.mark.parametrize("every", [None, 1, "sqrt"])
+def test_the_memory_is_for_the_states_of_one_segment_and_the_one_before(T, B, every):
+    batch = () if B is None else (B,)
+    params, x = mb.init_params(3, 4, 2, rng=0), np.empty((T, *batch, 3))
+    longest = max(s.stop - s.start for s in Plan(every).segments(x))
+    assert Plan(every).size(params, x) == (longest + 1) * (B or 1) * 4
+
+
+@pytest.mark.parametrize(
+    ("every", "error"),
+    [("root", ValueError), ("", ValueError), (1.5, TypeError), (True, TypeError), (0, ValueError)],
+)
+def test_what_is_no_number_of_steps_is_refused_by_its_kind(every, error):
+    with pytest.raises(error, match="checkpoint_every is"):
+        require_checkpoints(every)

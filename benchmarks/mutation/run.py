@@ -54,7 +54,7 @@ EVERYWHERE = (
 TESTS = {
     "forward": ("forward", "cost", *EVERYWHERE, "recomputation"),
     "backward": ("cost", *EVERYWHERE, "recomputation"),
-    "losses": EVERYWHERE,
+    "losses": ("losses", *EVERYWHERE),
     "gradients": (*EVERYWHERE, "workers", "recomputation", "compiled"),
     "checkpointing": ("recomputation", *EVERYWHERE),
     "parallel": ("workers", "workspace", "compiled", *EVERYWHERE),
