@@ -15,11 +15,11 @@ from pathlib import Path
 from manual_bptt.cli.bench import cores, processor
 
 TRUST = Path(__file__).resolve().with_name("trust.md")
-TOKEN = re.compile(
-    r"\w+=\d+|\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+|\w+|[^\w\s]"
-)  # T=3, 0.5, words, signs
+TOKEN = re.compile(  # sizes such as T=3 D=4, numbers with a point or an exponent, words, signs
+    r"(?:[TBDHO]=\d+\s*)+|\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+|\w+|[^\w\s─]"
+)
 DECIMAL = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+")
-SIZE = re.compile(r"[TBDHO]=\d+")
+SIZES = re.compile(r"(?:[TBDHO]=\d+\s*)+")
 
 
 def write_part(name: str, text: str, page: Path = TRUST, measured: str = "") -> None:
@@ -71,7 +71,8 @@ def first_difference(old: str, new: str) -> str | None:
 
     Words, signs and whole numbers have to be the same. Numbers with a point or an exponent are
     ratios to a bound on rounding: processors and libraries round otherwise, so they may differ by a
-    factor of two, and another problem may then be the worst (its sizes, T=3). Seconds are left out.
+    factor of two, and another problem may then be the worst (its sizes, with or without B, and so
+    the width of a table). Seconds are left out.
     """
     was, now = (TOKEN.findall(re.sub(r"\bin \d+\.\d+ s\b", "", text)) for text in (old, new))
     for i, (a, b) in enumerate(zip_longest(was, now, fillvalue="(end)")):
@@ -83,4 +84,4 @@ def first_difference(old: str, new: str) -> str | None:
 def _same(a: str, b: str) -> bool:
     if DECIMAL.fullmatch(a) and DECIMAL.fullmatch(b):
         return float(a) <= 2 * float(b) and float(b) <= 2 * float(a)
-    return a == b or bool(SIZE.fullmatch(a) and SIZE.fullmatch(b) and a[0] == b[0])
+    return a == b or bool(SIZES.fullmatch(a) and SIZES.fullmatch(b))

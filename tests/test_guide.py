@@ -79,7 +79,8 @@ def test_the_loss_falls_with_the_first_attempt_all_the_same(attempt):
         ("match", "mismatch", "[match, now mismatch]"),
         ("7 of 40", "8 of 40", "[7, now 8]"),
         ("ratio 0.40", "ratio 0.90", "[0.40, now 0.90]"),
-        ("at T=3", "at B=3", "[T=3, now B=3]"),
+        (" ───\n0.4 T=3 D=4", " ─────\n0.5 T=3 B=2 D=4", None),
+        ("at T=3", "at 3", "[T=3, now 3]"),
         ("dW is right", "dW is right.", "[(end), now .]"),
     ],
 )
