@@ -1,5 +1,7 @@
 """``manual-bptt bench`` on shapes so small that the figures mean nothing and the test is quick."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
@@ -11,27 +13,47 @@ from manual_bptt.cli.contestants import Shape, by_hand, by_jax, work
 TINY = Shape(3, 4, 2, 3, 1)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(timing, "SETTLING", 0.0)
-    monkeypatch.setattr(bench, "cores", lambda: 2)
-    monkeypatch.setattr(bench, "QUICK", (TINY, TINY._replace(B=1)))
-    monkeypatch.setattr(bench, "MIDDLE", TINY)
-    monkeypatch.setattr(bench, "GROWTH", {"T": (2, 4, 8), "B": (2, 4, 8), "H": (2, 4, 8)})
-    monkeypatch.setattr(bench, "LARGE", Shape(8, 2000, 4, 64, 2))
-    monkeypatch.setattr(bench, "CHECKPOINTED", (TINY._replace(T=600),))
+medians = timing.medians
 
 
-def test_it_measures_everything_and_writes_it_as_json_alone(quick, capsys, tmp_path):
-    picture = tmp_path / "growth.png"
-    assert main(["bench", "--quick", "--json", "-", "--plot", str(picture)]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    result = json.loads(out)
+def once(calls, rounds, seconds):
+    return medians(calls, 1, 0.0)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "SETTLING", 0.0)
+        for module in (bench, timing):
+            patch.setattr(module, "medians", once)
+        patch.setattr(bench, "cores", lambda: 2)
+        patch.setattr(bench, "QUICK", (TINY, TINY._replace(B=1)))
+        patch.setattr(bench, "MIDDLE", TINY)
+        patch.setattr(bench, "GROWTH", {"T": (2, 4, 8), "B": (2, 4, 8), "H": (2, 4, 8)})
+        patch.setattr(bench, "LARGE", Shape(8, 2000, 4, 64, 2))
+        patch.setattr(bench, "PROBLEMS", (8, 8))
+        patch.setattr(bench, "CHECKPOINTED", (TINY._replace(T=600),))
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(quick, tmp_path_factory):
+    """Return what one call of the command printed, and the folder of its JSON and its picture."""
+    folder, out, err = tmp_path_factory.mktemp("bench"), io.StringIO(), io.StringIO()
+    paths = ["--json", str(folder / "all.json"), "--plot", str(folder / "growth.png")]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main(["bench", "--quick", *paths]) == 0
+    assert err.getvalue() == ""
+    return out.getvalue(), folder
+
+
+def test_it_measures_everything(measured):
+    _, folder = measured
+    result = json.loads((folder / "all.json").read_text())
     assert set(result) == {
         *bench.PRINTED, "machine", "versions", "seconds",
     }  # fmt: skip
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (folder / "growth.png").read_bytes().startswith(b"\x89PNG")
     for dtype in bench.DTYPES:
         batch, single = result[f"speed {dtype}"]
         ways = {"numpy", "numba", "numpy, 2", "numba, 2"}
@@ -51,18 +73,26 @@ def test_it_measures_everything_and_writes_it_as_json_alone(quick, capsys, tmp_p
     assert peaks["checkpoints"]["traced"] < peaks["numpy"]["traced"]
 
 
-def test_it_prints_a_table_of_each(quick, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "_cluster", lambda _: iter(()))
-    assert main(["bench", "--quick"]) == 0
-    out = capsys.readouterr().out
+def test_it_prints_a_table_of_each(measured):
+    out, _ = measured
     for words in (
         "geometric means: JAX",
         "3, 4, 2, 3, 1",
         "peak memory",
         "100,000 steps",
+        "other processes: the bits of one thread",
         "import:",
     ):
         assert words in out
+
+
+def test_json_on_stdout_stands_alone(quick, capsys, monkeypatch):
+    for section in ("_speed", "_growth", "_memory", "_long", "_cluster", "_rest"):
+        monkeypatch.setattr(bench, section, lambda _: iter(()))
+    assert main(["bench", "--quick", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert set(json.loads(out)) == {"checkpoints", "machine", "versions", "seconds"}
 
 
 @pytest.mark.parametrize("B", [1, 3])

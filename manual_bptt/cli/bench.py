@@ -54,6 +54,7 @@ GROWTH = {
     "B": (2, 8, 32, 128, 512),
     "H": (16, 64, 256, 1024),
 }
+PROBLEMS = 256, 2048  # to judge: quick, and not
 CHECKPOINTED = (Shape(32, 1000, 32, 128, 16), Shape(1, 10000, 4, 16, 2))
 
 
@@ -375,7 +376,8 @@ def _rest(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     from manual_bptt.candidate import candidate
     from reference import draw_problems, judge
 
-    count = 256 if arguments.quick else 2048
+    quick, many = PROBLEMS
+    count = quick if arguments.quick else many
     problems = list(draw_problems(count, 0, dtype="float64", batched=True))
     judged = candidate(mb.squared_error)
     list(judge(judged, problems))  # compiles
