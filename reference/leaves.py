@@ -32,7 +32,7 @@ from reference.montecarlo import (
 )
 from reference.resemblance import DIGITS, coarse, coarse_numbers, coarse_products, described
 from reference.trees import MISSING, Caller, Given, Matched, Raised, loss_of_variables, match, read
-from reference.user_code import in_words
+from reference.user_code import as_array
 from reference.voices import THIRD_VOICES, Loss, ask
 
 Measure = tuple[np.ndarray, np.ndarray]
@@ -268,7 +268,7 @@ def judge(
         return Leaf(label, "not returned")
     if leaf is MISSING:
         return Leaf(label, "missing", detail=f"expected a leaf at {label}, or None to leave it out")
-    value = _as_real(leaf)
+    value = as_array(leaf)
     if isinstance(value, str):
         return Leaf(label, "raised", detail=f"expected an array of real numbers, got {value}")
     if value.dtype != dtype and type(leaf) is not float:
@@ -278,17 +278,6 @@ def judge(
     if value.size == 0:
         return Leaf(label, "match")
     return _measured(label, value.astype(np.float64), truth, tolerance, dtype)
-
-
-def _as_real(leaf: Any) -> np.ndarray | str:
-    """Return a leaf as an array of real numbers, or what it is instead."""
-    if isinstance(leaf, np.ma.MaskedArray):
-        return "a masked array"
-    try:
-        value = np.array(leaf)
-    except Exception as error:  # such as a tensor that keeps its graph
-        return in_words(error)
-    return value if value.dtype.kind in "fiu" else f"an array of {value.dtype}"
 
 
 def _measured(

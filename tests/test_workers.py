@@ -175,6 +175,33 @@ def test_a_forked_process_has_threads_of_its_own():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_forked_during_a_call_holds_blas_and_lets_it_go():
+    code = (
+        "import os, numpy as np, manual_bptt as mb\n"
+        "from threadpoolctl import threadpool_info\n"
+        "def threads():\n"
+        "    return {i['num_threads'] for i in threadpool_info() if i['user_api'] == 'blas'}\n"
+        "args = mb.init_params(2, 3, 1, rng=0), np.ones((4, 6, 2)), np.zeros((4, 6, 1))\n"
+        "before, held, ends = threads(), [], []\n"
+        "def look(y, target):\n"
+        "    held.append(threads())\n"
+        "    return mb.squared_error(y, target)\n"
+        "def fork(y, target):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        from manual_bptt import parallel\n"
+        "        mb.loss_and_gradients(*args, workers=2, loss=look)\n"
+        "        os._exit(0 if held == [{1}] and parallel._Limit.calls == 0 else 1)\n"
+        "    ends.append(os.waitpid(child, 0)[1])\n"
+        "    return mb.squared_error(y, target)\n"
+        "mb.loss_and_gradients(*args, workers=2, loss=fork)\n"
+        "assert ends == [0] and threads() == before, (ends, threads())\n"
+    )
+    two = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60, env=two)
+
+
 def test_threads_work_without_threadpoolctl_too():
     code = (
         "import sys; sys.modules['threadpoolctl'] = None\n"
