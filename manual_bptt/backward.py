@@ -113,8 +113,9 @@ def hidden_gradients(
     dh = np.empty_like(h)
     dh[0] = dh_last  # dh[0] is what is carried back
     for block in reversed(blocks(dy)):
-        da = np.empty_like(h[1:][block])
-        da_of_block(params, h[block.start : block.stop + 1], dy[block], da, dh[0], dh[1:][block])
+        dh_of_block = dh[1:][block]
+        da = np.empty_like(dh_of_block)
+        da_of_block(params, h[block.start : block.stop + 1], dy[block], da, dh[0], dh_of_block)
     return dh
 
 
@@ -166,15 +167,15 @@ def run_backward(
     """
     dW, dU, db, dV, dc = sums
     in_time = blocks(x)
-    longest = h[1:][in_time[0]]
-    over_time = np.ones(len(rows(longest)), h.dtype)  # rounds less than .sum(axis=0)
-    with workspace("da", longest.size, h.dtype) as memory:
+    over_time = np.ones(len(rows(dy[in_time[0]])), h.dtype)  # rounds less than .sum(axis=0)
+    with workspace("da", len(over_time) * len(params.W), h.dtype) as memory:
         for block in reversed(in_time):
             h_of_block = h[block.start : block.stop + 1]
-            h_before, h_now, ys = rows(h_of_block[:-1]), rows(h_of_block[1:]), rows(dy[block])
-            da_block = memory[: h_now.size].reshape(h_of_block[1:].shape)
+            states = h_of_block[1:]
+            h_before, h_now, ys = rows(h_of_block[:-1]), rows(states), rows(dy[block])
+            da_block = memory[: states.size].reshape(states.shape)
             da_of(params, h_of_block, dy[block], da_block, carried)  # Eqs. 4-5
-            da, ones = rows(da_block), over_time[: len(h_now)]
+            da, ones = rows(da_block), over_time[: len(ys)]
             dW += da.T.dot(h_before)  # Eq. 9
             dU += da.T.dot(rows(x[block]))  # Eq. 10
             db += ones.dot(da)  # Eq. 7

@@ -75,10 +75,9 @@ def forward_pass(params: Params, plan: Plan, x: Array, h0: Array, y: Array, stat
     before = np.empty((len(segments), *h0.shape), h0.dtype)
     state = h0
     for kept, segment in zip(before, segments, strict=True):
-        h = states[: segment.stop - segment.start + 1]
-        kept[...] = h[0] = state
-        run_forward(params, x[segment], h, y[segment], plan.kernel.states)
-        state = h[-1]
+        kept[...] = states[0] = state
+        run_forward(params, x[segment], states, y[segment], plan.kernel.states)
+        state = states[-1]  # every segment but the last fills the memory
     return before
 
 
@@ -99,10 +98,9 @@ def backward_pass(
     sums = no_gradients(params)
     segments, states = plan.segments(x), states.reshape(-1, *carried.shape)
     for kept, segment in zip(before[::-1], segments[::-1], strict=True):
-        h = states[: segment.stop - segment.start + 1]
         if segment is not segments[-1]:
-            h[0] = kept
-            run_forward(params, x[segment], h, states=plan.kernel.states)
-        of_segment = x[segment], h, dy[segment], sums, dx[segment], carried
+            states[0] = kept
+            run_forward(params, x[segment], states, states=plan.kernel.states)
+        of_segment = x[segment], states, dy[segment], sums, dx[segment], carried
         run_backward(params, *of_segment, plan.kernel.da)
     return sums

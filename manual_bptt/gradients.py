@@ -1,7 +1,6 @@
 """A loss and all its gradients in one call: Eqs. 1-3 forward, Eqs. 4-10 backward."""
 
 from collections.abc import Callable
-from functools import cache
 from inspect import signature
 from typing import Any, Literal
 
@@ -119,7 +118,6 @@ def _kernel(kernel: Any, params: Params) -> Kernel:
     return _compiled_kernel()
 
 
-@cache
 def _compiled_kernel() -> Kernel:
     try:
         from manual_bptt.compiled import KERNEL

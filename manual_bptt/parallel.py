@@ -56,8 +56,6 @@ def compute(
         return _on_executor(params, x, h0, loss, workers, plan)
     count = min(int(workers), len(h0))
     with _one_blas_thread():
-        if count == 1:
-            return _here(params, x, h0, loss, plan)
         return _on_threads(params, x, h0, loss, count, plan)
 
 
@@ -204,7 +202,7 @@ def _control_of(blas: Any) -> Iterator[None]:
         library.clear_controlling_thread(force=True)
     yield
     for library in owned:
-        library.clear_controlling_thread(force=True)
+        library.clear_controlling_thread()
 
 
 def _start_anew() -> None:
