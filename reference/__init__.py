@@ -19,7 +19,7 @@ from reference.problems import Problem, draw_problems, make_problem, random_prob
 from reference.processes import NoVerdictError
 from reference.report import Report
 from reference.rnn import forward
-from reference.verdicts import judge
+from reference.verdicts import judge, judge_each
 
 __all__ = [
     "Diagnosis",
@@ -35,6 +35,7 @@ __all__ = [
     "forward",
     "gradients",
     "judge",
+    "judge_each",
     "judge_equations",
     "make_problem",
     "random_problem",

@@ -7,7 +7,7 @@ candidate's ``h`` (``reference.bounds``); this needs ``h``, and is sharpest wher
 returns its ``states``. A gradient matches where at least one check decides, and none objects.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,33 @@ def judge(
         yield from judge_solved(caller, chunk)
         if caller.out_of_time:
             return
+
+
+def judge_each(
+    candidates: Mapping[str, Candidate | Caller], problems: Iterable[Problem]
+) -> Iterator[tuple[str, tuple[list[Verdict], dict[str, str]]]]:
+    """Yield the name of a candidate and what ``judge`` yields, for each of several candidates.
+
+    The right answers, which take longer than the candidates, are computed once for all of them.
+
+    Examples
+    --------
+    >>> from reference import draw_problems, gradients
+    >>> def autodiff(params, x, h0, target):
+    ...     return gradients(params, x, target, h0=h0)
+    >>> def without_b(params, x, h0, target):
+    ...     return {**autodiff(params, x, h0, target), "b": 0 * params["b"]}
+    >>> problems = draw_problems(1, seed=0, dtype="float64", batched=True)
+    >>> candidates = {"autodiff": autodiff, "without b": without_b}
+    >>> for name, (verdicts, _) in judge_each(candidates, problems):
+    ...     print(name, all(verdict.status == "match" for verdict in verdicts))
+    autodiff True
+    without b False
+    """
+    for chunk in solved(problems):
+        for name, candidate in candidates.items():
+            for result in judge_solved(candidate, chunk):
+                yield name, result
 
 
 class Call(NamedTuple):

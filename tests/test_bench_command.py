@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -36,12 +37,25 @@ def quick():
         yield
 
 
+@contextlib.contextmanager
+def port_of_dask_taken():
+    """Listen at the port of Dask's dashboard, as another cluster would."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another cluster does
+            stack.enter_context(socket.create_server(("0.0.0.0", 8787)))
+        yield
+
+
 @pytest.fixture(scope="module")
 def measured(quick, tmp_path_factory):
     """Return what one call of the command printed, and the folder of its JSON and its picture."""
     folder, out, err = tmp_path_factory.mktemp("bench"), io.StringIO(), io.StringIO()
     paths = ["--json", str(folder / "all.json"), "--plot", str(folder / "growth.png")]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        port_of_dask_taken(),
+    ):
         assert main(["bench", "--quick", *paths]) == 0
     assert err.getvalue() == ""
     return out.getvalue(), folder

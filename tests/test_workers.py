@@ -406,13 +406,12 @@ def die_once(marker):
 def dask():
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
     )
     with cluster, distributed.Client(cluster) as client:
         yield client
 
 
-@pytest.mark.filterwarnings("default")  # of the cluster's own, of ports and event loops
 def test_a_dask_cluster_of_processes_gives_the_same_bits_even_if_a_worker_dies(dask, tmp_path):
     meeting = tmp_path / "meeting"
     meeting.mkdir()

@@ -349,10 +349,12 @@ def _cluster(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     distributed: Any = import_module("distributed")
     shape = Shape(256, 50, 16, 64, 4)
     params, x, h0, target = work(shape, "float64")
-    options = {
-        "n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None,
-    }  # fmt: skip
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True}
+    free = {"dashboard_address": "127.0.0.1:0"}  # the usual port may be that of another cluster
+    with (
+        distributed.LocalCluster(**options, **free) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         pids = set(client.run(os.getpid).values())
         with client.get_executor() as executor:
             one, grads = mb.loss_and_gradients(params, x, target, h0=h0, workers=executor)

@@ -3,7 +3,6 @@
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,21 +99,29 @@ def _gradient_reports(arguments: argparse.Namespace, *, quiet: bool) -> dict[str
 
 def _other_ways(arguments: argparse.Namespace, *, quiet: bool) -> dict[str, Any]:
     """Judge the gradients as they are computed in other ways; print a line for each."""
-    from reference import Report
+    from reference import Report, judge_each
 
     draws = arguments.seed, arguments.dtype
-    ways, reports = {}, {}
-    for way, options in ways_to_compute().items():
-        groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
-        judged = partial(_in_another_way, options)
-        began = time.perf_counter()
-        ways[way] = report = Report.of(_judged(groups, way, judged))
-        seconds = time.perf_counter() - began
-        reports[way] = {"options": options, "seconds": seconds, **report.as_dict()}
+    groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
+    ways = ways_to_compute()
+
+    def judged() -> Iterator[Any]:
+        for loss, _, problems in groups:
+            by_hand = {way: candidate(LOSSES[loss], **options) for way, options in ways.items()}
+            yield from judge_each(by_hand, problems)
+
+    began = time.perf_counter()
+    verdicts: dict[str, list[Any]] = {way: [] for way in ways}
+    total = len(ways) * sum(group.size for group in groups)
+    for way, result in progress(judged(), "other ways to compute the same", total):
+        verdicts[way].append(result)
+    seconds = time.perf_counter() - began
+    reports = {way: Report.of(results) for way, results in verdicts.items()}
+    for way, report in reports.items():
         if not report.passed:
-            _print_report(report, way, seconds, options, quiet=quiet)
-    _print_ways(ways, quiet=quiet)
-    return reports
+            _print_report(report, way, seconds, ways[way], quiet=quiet)
+    _print_ways(reports, quiet=quiet)
+    return {way: {"options": ways[way], **report.as_dict()} for way, report in reports.items()}
 
 
 def _random_groups(cases: int, seed: int, dtype: str) -> list[Group]:
@@ -183,10 +190,6 @@ def ways_to_compute() -> dict[str, dict[str, Any]]:
         "kernel='numba', all three": {"kernel": "numba", "workers": 2, "checkpoint_every": 1},
     }
     return {k: options for k, options in ways.items() if "kernel" not in options or compiles()}
-
-
-def _in_another_way(options: dict[str, Any], loss: str) -> Any:
-    return candidate(LOSSES[loss], **options)
 
 
 def _by_autodiff(loss: str) -> Any:
