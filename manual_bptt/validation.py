@@ -113,14 +113,14 @@ def as_params(params: Any, *, check_finite: bool) -> Params:
 
 def _require_parameter_shapes(params: Params) -> None:
     W, U, _, V, _ = params
-    if W.ndim != 2 or W.shape[0] != W.shape[1] or W.shape[0] == 0:
+    if W.ndim != 2 or W.shape[0] != W.shape[1] or 0 in W.shape:
         raise ValueError(f"params.W has shape {W.shape}; expected (H, H) with H at least 1")
     H = len(W)
-    if U.ndim != 2 or len(U) != H or U.shape[1] == 0:
+    if U.ndim != 2 or len(U) != H or 0 in U.shape:
         raise ValueError(
             f"params.U has shape {U.shape}; expected (H, D) with H = {H}, D at least 1"
         )
-    if V.ndim != 2 or V.shape[1] != H or len(V) == 0:
+    if V.ndim != 2 or V.shape[1] != H or 0 in V.shape:
         raise ValueError(
             f"params.V has shape {V.shape}; expected (O, H) with H = {H}, O at least 1"
         )

@@ -32,6 +32,12 @@ BAD_FORWARD = [
     ({"params": PARAMS._replace(W=np.ones((0, 0)))}, ValueError, "H at least 1"),
     ({"params": PARAMS._replace(U=np.ones((3, 3)))}, ValueError,
      "params.U has shape (3, 3); expected (H, D) with H = 4"),
+    *(({"params": PARAMS._replace(U=np.ones(shape))}, ValueError,
+       f"params.U has shape {shape}; expected (H, D) with H = 4, D at least 1")
+      for shape in ((5, 3), (4, 3, 1), (4,), (4, 0))),
+    *(({"params": PARAMS._replace(V=np.ones(shape))}, ValueError,
+       f"params.V has shape {shape}; expected (O, H) with H = 4, O at least 1")
+      for shape in ((2, 3), (2, 5), (2, 4, 1), (0, 4))),
     ({"params": PARAMS._replace(b=np.ones((4, 1)))}, ValueError,
      "params.b has shape (4, 1); expected (H,) = (4,)"),
     ({"params": PARAMS._replace(V=np.ones(4))}, ValueError, "params.V has shape (4,)"),
@@ -50,6 +56,8 @@ BAD_FORWARD = [
      "x has shape (24, 5); expected (T, D) or (T, B, D) with D = 3, the number of columns of "
      "params.U"),
     ({"x": np.ones(3)}, ValueError, "x has shape (3,)"),
+    *(({"x": np.ones(shape)}, ValueError, f"x has shape {shape}; expected (T, D) or (T, B, D)")
+      for shape in ((24, 2), (24, 4), (2, 24, 2), (2, 2, 24, 3))),
     ({"x": np.ones((0, 3))}, ValueError, "at least one time step and one sequence"),
     ({"x": np.ones((5, 0, 3))}, ValueError, "at least one time step and one sequence"),
     ({"x": with_nan(X, 7)}, ValueError, "x holds nan at index (0, 2, 1)"),
@@ -116,6 +124,8 @@ BAD_BACKWARD = [
     ({"trace": TRACE._replace(x=X[0, 0])}, ValueError, "trace.x has shape (3,)"),
     ({"dy": DY[:-1]}, ValueError, "dy has shape (4, 6, 2); expected (T, B, O) = (5, 6, 2)"),
     ({"dy": DY[..., :1]}, ValueError, "dy has shape (5, 6, 1)"),
+    ({"trace": mb.forward(PARAMS, X[:, 0]), "dy": DY[:-1, 0]}, ValueError,
+     "dy has shape (4, 2); expected (T, O) = (5, 2)"),
     ({"dy": with_nan(DY)}, ValueError, "dy holds nan"),
     ({"dy": "dy"}, TypeError, "dy has dtype"),
     ({"dh_last": np.ones(4)}, ValueError, "dh_last has shape (4,); expected (B, H) = (6, 4)"),

@@ -59,7 +59,8 @@ def test_what_is_lent_has_the_size_and_type_asked_for(size, dtype):
     memory[:] = 1
 
 
-def test_little_and_much_are_not_kept():
+def test_from_64_kilobytes_to_16_megabytes_are_kept():
+    assert (SMALL, KEPT) == (65_536, 16_777_216)
     lent(ENOUGH - 1)
     lent(KEPT // FLOAT.itemsize + 1)
     assert not kept()
