@@ -43,9 +43,28 @@ def test_a_single_unit_starts_from_one_or_minus_one():
     assert set(drawn) == {-1.0, 1.0}
 
 
-@pytest.mark.parametrize("draw", [from_init_params, from_the_recipe])
-def test_inputs_and_outputs_are_scaled_by_the_number_of_their_columns(draw):
+@pytest.mark.parametrize(
+    ("draw", "of_V"), [(from_init_params, 1 / np.sqrt(500)), (from_the_recipe, 0)]
+)
+def test_inputs_and_outputs_are_scaled_by_the_number_of_their_columns(draw, of_V):
     params = draw(0, 500)
     assert params.U.std() == pytest.approx(1 / np.sqrt(2), rel=0.1)
+    assert params.V.std() == pytest.approx(of_V, rel=0.1)
+    assert abs(params.U.mean()) + abs(params.V.mean()) < 0.1
     assert not params.b.any()
     assert not params.c.any()
+
+
+def test_a_size_that_is_too_large_is_refused_before_memory_is_asked_for():
+    with pytest.raises(ValueError, match=r"n_hidden is 536870913; expected at most 536870912"):
+        mb.init_params(2, 536_870_913, 1)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(160, 160), (161, 160)])
+def test_a_message_shows_160_characters_of_a_value(length, shown):
+    text = "".join(chr(ord("a") + i % 26) for i in range(length - 2))
+    with pytest.raises(TypeError) as error:
+        mb.init_params(2, text, 1)
+    said = str(error.value).removeprefix("n_hidden is ").partition(";")[0]
+    assert len(said) == shown
+    assert said == repr(text) if shown == length else said == repr(text)[:157] + "..."
