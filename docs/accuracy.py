@@ -23,9 +23,9 @@ from mpmath import MPContext
 
 import reference
 from manual_bptt.candidate import candidate
-from reference.gradients import GRADIENTS
+from reference.network.gradients import GRADIENTS
+from reference.network.sequence import PARAMETERS
 from reference.problems import REGIMES, Problem, random_problem
-from reference.rnn import PARAMETERS
 
 PROBLEMS, SEED = 20, 0  # so many in each regime and dtype
 DTYPES = ("float64", "float32")

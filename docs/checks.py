@@ -29,12 +29,14 @@ from jax.test_util import check_grads
 from markers import measured, table, write_part
 
 import reference
-from reference.bounds import decides, over_tolerance
-from reference.gradients import GRADIENTS, LOSSES
 from reference.mistakes import MISTAKES, Mistake, correct
+from reference.network import CELLS
+from reference.network.gradients import GRADIENTS, LOSSES
+from reference.network.sequence import PARAMETERS, run, zero_probes
 from reference.oracle import Answer, solved
-from reference.problems import Parameters, Problem
-from reference.rnn import PARAMETERS, run, zero_probes
+from reference.problems import Problem
+from reference.rounding.tolerance import decides, over_tolerance
+from reference.user_code import Parameters
 from reference.verdicts import judge_solved
 
 PROBLEMS = 200
@@ -119,7 +121,7 @@ def noticed_by_check_grads(candidate: Candidate, problem: Problem) -> bool:
     def loss(*arguments: Any) -> Any:
         params = dict(zip(PARAMETERS, arguments[:5], strict=True))
         x, h0 = arguments[5:]
-        _, y = run(params, x, h0, zero_probes(params, x))
+        _, y = run(CELLS["tanh"], params, x, h0, zero_probes(params, x, h0))
         return LOSSES[problem.loss](y, problem.target)
 
     def backward(arguments: Any, cotangent: Any) -> Any:

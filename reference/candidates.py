@@ -21,14 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference.gradients import GRADIENTS
+from reference.network.cell import Cell
 from reference.problems import Problem
 from reference.processes import CandidateProcess, NoVerdictError
 from reference.user_code import Outcome, OutOfTimeError, Runner
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
-RETURNED = (*GRADIENTS, "states")
-PREFIXED = {f"d{k}": k for k in GRADIENTS}  # names that people give them
 LAYOUTS = ("time_first", "batch_first", "columns")
 WITH_BATCH = frozenset({"x", "h0", "target", "h", "states"})  # arrays that have a batch axis
 OVER_TIME = frozenset({"x", "target", "h", "states"})  # and that have an axis of time before it
@@ -99,7 +97,8 @@ class Caller:
         left = None if self.time_budget is None else self.time_budget - self.spent
         started = time.perf_counter()
         try:
-            outcome = self.runner(arrays, (*RETURNED, *PREFIXED), left)
+            wanted = (*returned(problem.cell), *prefixed(problem.cell))
+            outcome = self.runner(arrays, wanted, left)
         except OutOfTimeError:
             return self._interrupted(time.perf_counter() - started, problem)
         except NoVerdictError as error:
@@ -135,6 +134,16 @@ def _finite(gradients: dict[str, np.ndarray | Flaw] | Flaw) -> bool:
     )
 
 
+def returned(cell: Cell) -> tuple[str, ...]:
+    """Return the names of what a candidate may return for a cell."""
+    return (*cell.gradients, "states")
+
+
+def prefixed(cell: Cell) -> dict[str, str]:
+    """Return names that people give the gradients: dW for W."""
+    return {f"d{k}": k for k in cell.gradients if f"d{k}" not in returned(cell)}
+
+
 # Layouts -----------------------------------------------------------------------------------------
 
 
@@ -151,7 +160,7 @@ def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np
         return array.swapaxes(0, 1)
     if layout == "columns" and name in WITH_BATCH and batched:
         return array.swapaxes(-1, -2)
-    if layout == "columns" and name not in ("W", "U", "V"):
+    if layout == "columns" and not (name in problem.cell.fields and array.ndim > 1):
         return array[..., None]
     return array
 
@@ -172,18 +181,19 @@ def _read(
     """Return {gradient: array or flaw} from what a candidate returned, and add to the notes."""
     if outcome.failure:
         return Flaw("raised", outcome.failure)
-    values = outcome.values
-    prefixed = {k: v for k, v in PREFIXED.items() if k in values and v not in values}
-    named = {prefixed.get(k, k): value for k, value in values.items()}
-    if not any(k in named for k in GRADIENTS):
+    values, cell = outcome.values, problem.cell
+    others = {k: v for k, v in prefixed(cell).items() if k in values and v not in values}
+    named = {others.get(k, k): value for k, value in values.items()}
+    if not any(k in named for k in cell.gradients):
         names = [*map(repr, values), *outcome.others]
-        expected = f"expected any of {' '.join(GRADIENTS)}"
+        expected = f"expected any of {' '.join(cell.gradients)}"
         return Flaw("raised", f"the candidate returned [{', '.join(names)}]; {expected}")
-    if prefixed:
-        notes["read names"] = f"{' '.join(prefixed)} were taken for {' '.join(prefixed.values())}"
-    for k in (*outcome.others, *(repr(k) for k in named if k not in RETURNED)):
+    if others:
+        notes["read names"] = f"{' '.join(others)} were taken for {' '.join(others.values())}"
+    known = returned(cell)
+    for k in (*outcome.others, *(repr(k) for k in named if k not in known)):
         notes[f"name {k}"] = f"{k} is not the name of a gradient, and was not looked at"
-    return {k: _read_one(k, named[k], problem, layout, notes) for k in RETURNED if k in named}
+    return {k: _read_one(k, named[k], problem, layout, notes) for k in known if k in named}
 
 
 def _read_one(

@@ -29,11 +29,13 @@ import numpy as np
 from reference.candidates import LAYOUTS, Caller, Candidate, Flaw
 from reference.diagnosis import Evidence, explain, gather, repeats, telling_problems
 from reference.findings import Counterexample, Diagnosis
-from reference.gradients import GRADIENTS, Loss
 from reference.localisation import on_lengths, on_steps
 from reference.memory import Draw, shortest_history, to_call_again
+from reference.network import named_cell
+from reference.network.cell import Cell
+from reference.network.gradients import Loss
 from reference.observations import observations
-from reference.oracle import solved
+from reference.oracle import solved, zeros_are_exact
 from reference.problems import Problem, checked_sizes, draw_problems, random_problem
 from reference.processes import NoVerdictError
 from reference.report import FAILURES, Report
@@ -51,6 +53,7 @@ def compare(
     candidate: Candidate,
     *,
     loss: Loss = "squared_error",
+    cell: str | Cell = "tanh",
     cases: int = 200,
     seed: int = 0,
     dtype: str = "float64",
@@ -66,15 +69,19 @@ def compare(
     Parameters
     ----------
     candidate : callable
-        ``candidate(params, x, h0, target)``; params has the fields W, U, b, V, c. It returns a
-        mapping or a namedtuple with any of the gradients W, U, b, V, c, x, h0, h (or dW, dU, ...),
-        and with its ``states`` if it likes; what it leaves out is reported as not returned. Axes of
+        ``candidate(params, x, h0, target)``; params has the parameters of the cell as fields: for
+        the lab's W, U, b, V, c. It returns a mapping or a namedtuple with any of the gradients in
+        these, x, h0 and every state, h (or dW, dU, ...), and with its ``states`` if it likes; what
+        it leaves out is reported as not returned. Axes of
         length one may be missing or added, and the report says so: V as (H,) for one output, b as
         (H, 1).
     loss : str or callable
         The loss that the candidate differentiates: ``"squared_error"`` (the sum over time, batch
         and outputs), ``"last_step_squared_error"``, or a JAX function ``(y, target)`` that returns
         a scalar, of arrays in the first layout.
+    cell : str or Cell
+        The cell of the network: ``"tanh"``, the lab's, another of ``reference.network.CELLS``, or a
+        ``reference.Cell`` of your own.
     cases, seed : int
         How many problems, and which; those of a smaller number are among those of a larger one.
     dtype : str
@@ -130,7 +137,12 @@ def compare(
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     fixed = checked_sizes(sizes, batched)
-    draw: Draw = {"loss": loss, "dtype": dtype, "batched": batched, "sizes": fixed}
+    cell = named_cell(cell)
+    few_shapes = callable(loss) or not zeros_are_exact(cell)
+    draw: Draw = {
+        "loss": loss, "cell": cell, "dtype": dtype, "batched": batched, "sizes": fixed,
+        "few_shapes": few_shapes,
+    }  # fmt: skip
     report = Report.of(progress(judge(caller, draw_problems(cases, seed, **draw))))
     if caller.out_of_time:
         report.notes.append(_partly(caller, report, cases))
@@ -256,7 +268,7 @@ def _is_forgotten(example: Counterexample, caller: Caller) -> bool:
 def _by_history(report: Report, caller: Caller, draw: Draw) -> Report:
     """Return the report with the two calls that show best that a candidate remembers others."""
     failed = [row for row in report.rows if row.status in FAILURES]
-    wrong = tuple(row.gradient for row in failed if row.gradient in GRADIENTS)
+    wrong = tuple(row.gradient for row in failed if row.gradient in draw["cell"].gradients)
     said = "called again with the same arguments, it returns something else"
     example = None
     if failed and failed[0].failing is not None:
@@ -282,7 +294,7 @@ def _other_conventions(caller: Caller, draw: Draw) -> list[str]:
         if (batched, layout) == called or (layout == "batch_first" and not batched):
             continue
         other = Caller(caller.candidate, layout, caller.time_budget)
-        options = {"dtype": draw["dtype"], "loss": draw["loss"]}
+        options = {"dtype": draw["dtype"], "loss": draw["loss"], "cell": draw["cell"]}
         sizes = shape if batched else shape | {"B": None}
         problem = random_problem(**sizes, regime="contracting", seed=0, **options)
         report = Report.of(judge(other, [problem]))
@@ -306,7 +318,7 @@ def _diagnosis(
     """Return what explains the gradients that are wrong, and what can be said of the rest."""
     findings, _ = explain(evidence)
     named = {k for finding in findings for k in finding.gradients}
-    left = tuple(k for k in GRADIENTS if k in wrong and k not in named)
+    left = tuple(k for k in draw["cell"].gradients if k in wrong and k not in named)
     shortest = {row.gradient: row.shortest or 1 for row in report.rows if row.gradient in wrong}
     if example is not None:
         for k in shortest.keys() & example.values.keys():
@@ -324,7 +336,7 @@ def _places(
 ) -> list[str]:
     """Return lines on where in time gradients go wrong, from the longest problem that shows it."""
     shows = [e for e in evidence if any(ratio > 1 for ratio in e.ratio.values())]
-    if not shows or callable(draw["loss"]):  # then each length would have to be compiled
+    if not shows or draw["few_shapes"]:  # then each length would have to be compiled
         return []
     problem = max((e.problem for e in shows), key=lambda p: p.sizes["T"])
     lines = [] if "T" in draw["sizes"] else on_lengths(caller, problem, shortest)

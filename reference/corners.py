@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from reference.network.sequence import PARAMETERS
 from reference.problems import Problem
-from reference.rnn import PARAMETERS
 from reference.user_code import Parameters
 
 INPUTS = (*PARAMETERS, "x", "h0", "target")
@@ -74,7 +74,8 @@ class Case:
             array = fixed(drawn) if callable(fixed) else fixed
             arrays[k] = np.broadcast_to(array, every[k]).astype(dtype)
         params = Parameters(*(arrays.pop(k) for k in PARAMETERS))
-        return Problem(params, **arrays, loss=self.loss, origin=self.name)
+        x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
+        return Problem(params, x, h0, target, self.loss, self.name)
 
 
 def _uniform(generator: np.random.PCG64, shape: tuple[int, ...], dtype: str) -> Array:

@@ -22,7 +22,7 @@ from mpmath import MPIntervalContext  # type: ignore[import-untyped]
 from mpmath.libmp import to_rational  # type: ignore[import-untyped]
 
 from reference.corners import LAST, shapes
-from reference.gradients import GRADIENTS
+from reference.network.gradients import GRADIENTS
 from reference.problems import Problem
 
 EXPECTED = ("h", "y", "loss", *(f"d{k}" for k in GRADIENTS))

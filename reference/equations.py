@@ -7,28 +7,33 @@ totals, gradients at every state, the contributions of a parameter's separate co
 (the terms of a sum over t), and Jacobians of one step.
 
 An equation holds if every member equals its left-hand side in every problem, up to what rounding
-can explain: eight times the largest deviation in eight runs with an error of one rounding in every
-operation, separately for each time step, plus gamma_n times the sum of the magnitudes of a sum's
-terms (see ``reference.conditioning``).
+can explain: five times the largest deviation in eight runs with an error in every operation that
+rounds, separately for each time step, plus gamma_n times the sum of the magnitudes of a sum's
+terms (see ``reference.rounding.whole``).
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reference.bounds import FLUSHED, MULTIPLE, decides, gamma, over_tolerance
-from reference.conditioning import perturbations, rounded_tanh
+from reference import jaxprs
 from reference.devices import float64_on_cpu
+from reference.network import CELLS
+from reference.network.sequence import PARAMETERS, output
 from reference.oracle import Shape, chunks, padded, stack
-from reference.problems import Problem
+from reference.problems import Problem, random_problem
 from reference.report import json_value
-from reference.rnn import PARAMETERS
+from reference.rounding.known import gamma
+from reference.rounding.noise import Noise, evaluate
+from reference.rounding.tolerance import FLUSHED, decides, over_tolerance
+from reference.rounding.whole import OF_DEVIATION, deviates
 
+LABS = CELLS["tanh"]
 Derivation = Callable[[Any, Any, Any, Any], Mapping[int, Mapping[str, list[Any]]]]
 
 
@@ -102,8 +107,8 @@ LEFT = {
 }
 
 
-def quantities(variables: Any, arguments: Any, errors: Any) -> Quantities:
-    """Return what autodiff knows of one sequence; with an error in every operation, if given any.
+def quantities(variables: Any, arguments: Any) -> Quantities:
+    """Return what autodiff knows of one sequence.
 
     variables and arguments are those of ``oracle.padded``; the sequence is the first of the batch.
     """
@@ -112,25 +117,16 @@ def quantities(variables: Any, arguments: Any, errors: Any) -> Quantities:
     T, H = len(x), len(h0)
     copies = {k: jnp.zeros((T, *params[k].shape)) for k in PARAMETERS}
 
-    def cell(params: Any, h: Any, x_t: Any, e: Any) -> Any:
-        if e is None:
-            return jnp.tanh(params["W"] @ h + params["U"] @ x_t + params["b"])  # Eq. 1
-        W, U, b = (params[k] * (1 + e[k]) for k in "WUb")
-        return rounded_tanh(W @ h + U @ x_t + b, 2 * e["tanh"], e["slope"])
-
     def losses(params: Any, copies: Any, x: Any, probes: Any) -> Any:
         def step(h: Any, inputs: Any) -> Any:
-            own, x_t, probe, target_t, weight, e = inputs
+            own, x_t, probe, target_t, weight = inputs
             at_t = {k: params[k] + own[k] for k in PARAMETERS}
-            h = cell(at_t, h, x_t, e) + probe
-            if e is not None:
-                at_t |= {k: at_t[k] * (1 + e[k]) for k in "Vc"}
-                weight = weight * (1 + e["loss"])
-            y = at_t["V"] @ h + at_t["c"]  # Eq. 2
+            h = LABS.step(at_t, h, x_t) + probe  # Eq. 1
+            y = output(at_t, h)  # Eq. 2
             loss = jnp.sum(weight * (y - target_t) ** 2)  # Eq. 3
             return h, (loss, h, y)
 
-        return jax.lax.scan(step, h0, (copies, x, probes, target, weights, errors))[1]
+        return jax.lax.scan(step, h0, (copies, x, probes, target, weights))[1]
 
     def total(*arguments: Any) -> Any:
         loss, h, y = losses(*arguments)
@@ -139,22 +135,21 @@ def quantities(variables: Any, arguments: Any, errors: Any) -> Quantities:
     grad = jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)
     (d, d_copies, dx, dh), (loss, h, y) = grad(params, copies, x, jnp.zeros((T, H)))
     before = jnp.concatenate([h0[None], h[:-1]])
-    in_h = jax.jacobian(cell, argnums=1)
-    in_W = jax.jacobian(lambda W, h, x_t, e: cell({**params, "W": W}, h, x_t, e))
-    h_h = jax.vmap(in_h, in_axes=(None, 0, 0, 0))(params, before, x, errors)
-    h_W = jax.vmap(in_W, in_axes=(None, 0, 0, 0))(params["W"], before, x, errors)
+    in_h = jax.jacobian(LABS.step, argnums=1)
+    in_W = jax.jacobian(lambda W, h, x_t: LABS.step({**params, "W": W}, h, x_t))
+    h_h = jax.vmap(in_h, in_axes=(None, 0, 0))(params, before, x)
+    h_W = jax.vmap(in_W, in_axes=(None, 0, 0))(params["W"], before, x)
     own_rows = jnp.einsum("tiij->tij", h_W)
     contributions = {f"{k}_t": d_copies[k] for k in PARAMETERS}
     jacobians = {"h_h": jnp.swapaxes(h_h, 1, 2)[1:], "h_W": own_rows}
     return Quantities(loss=loss, h=h, y=y, dh=dh, dx=dx, **d, **contributions, **jacobians)
 
 
-def _with_tolerances(variables: Any, arguments: Any, errors: Any, u: Any) -> Any:
+def _with_tolerances(jaxpr: Any, variables: Any, arguments: Any, xi: Any, u: Any) -> Any:
     """Return (quantities, tolerances), both as Quantities."""
-    plain = quantities(variables, arguments, None)
-    runs = jax.vmap(lambda e: quantities(variables, arguments, e))(
-        jax.tree.map(lambda e: u * e[:, 0], errors)
-    )
+    plain = quantities(variables, arguments)
+    leaves = jax.tree.leaves((variables, arguments))
+    runs = jax.vmap(lambda xi: Quantities(*evaluate(jaxpr, leaves, Noise(xi, u))))(xi)
 
     def tolerance(name: str) -> Any:
         value, perturbed = getattr(plain, name), getattr(runs, name)
@@ -166,27 +161,28 @@ def _with_tolerances(variables: Any, arguments: Any, errors: Any, u: Any) -> Any
             rounding = jnp.abs(getattr(plain, f"{name}_t")).sum(axis=0)
         n = len(plain.loss) + 2
         flushed = FLUSHED * n * np.finfo(np.float64).tiny
-        return MULTIPLE * deviation + 2 * gamma(n, u) * rounding + flushed
+        return OF_DEVIATION * deviation + 2 * gamma(n, u) * rounding + flushed
 
     return plain, Quantities(*(tolerance(name) for name in Quantities._fields))
 
 
 @lru_cache(maxsize=8)
 def _compiled(shape: Shape) -> Any:
-    del shape
-    return jax.jit(jax.vmap(_with_tolerances, in_axes=(0, 0, None, None)))
+    problem = random_problem(**shape._asdict(), regime="linear", seed=0)
+    jaxpr, _ = jaxprs.traced(quantities, *padded(problem, shape))
+    return jax.jit(jax.vmap(partial(_with_tolerances, jaxpr), in_axes=(0, 0, None, None)))
 
 
 def left_hand_sides(
     problems: Iterable[Problem],
 ) -> Iterator[tuple[Problem, Quantities, Quantities]]:
     """Yield each problem, a single sequence, with autodiff's quantities and their tolerances."""
-    for group, shape, _, kind in chunks(problems):
+    for group, shape, _, kind, _ in chunks(problems):
         if kind is not None or any("B" in problem.sizes for problem in group):
             raise ValueError("equations are about one sequence and a squared error")
         stacked = stack([padded(p, shape) for p in group], shape)
         with float64_on_cpu():
-            both = _compiled(shape)(*stacked, perturbations(*shape), 2.0**-53)
+            both = _compiled(shape)(*stacked, deviates(), 2.0**-53)
             values, tolerances = jax.tree.map(np.asarray, both)
         for i, problem in enumerate(group):
             cut = [

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
+from jax.extend.core import Literal, Primitive
 from jax.extend.source_info_util import summarize
 
 
@@ -196,9 +196,15 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def evaluate(
-    jaxpr: Any, arguments: Sequence[Any], rule: Callable[[Any, list[Any]], Sequence[Any]]
+    jaxpr: Any,
+    arguments: Sequence[Any],
+    rule: Callable[[Any, list[Any]], Sequence[Any]],
+    taken_for: Callable[[int, Any], Any] | None = None,
 ) -> list[Any]:
     """Return the results of a jaxpr, where a rule makes the results of an equation of its operands.
+
+    With ``taken_for``, the result of number i, as soon as it is computed, is taken for what
+    ``taken_for(i, value)`` returns; what follows is computed from that.
 
     Examples
     --------
@@ -209,6 +215,9 @@ def evaluate(
     body = _plain(jaxpr)
     values: dict[Any, Any] = dict(zip(body.constvars, getattr(jaxpr, "consts", ()), strict=True))
     values |= zip(body.invars, arguments, strict=True)
+    places: dict[Any, int] = {}
+    if taken_for is not None:
+        places = {v: i for i, v in enumerate(body.outvars) if not isinstance(v, Literal)}
 
     def read(variable: Any) -> Any:
         if isinstance(variable, Literal):
@@ -218,7 +227,10 @@ def evaluate(
 
     for equation in body.eqns:
         results = rule(equation, [read(v) for v in equation.invars])
-        values |= zip(equation.outvars, results, strict=True)
+        for variable, result in zip(equation.outvars, results, strict=True):
+            if taken_for is not None and variable in places:
+                result = taken_for(places[variable], result)
+            values[variable] = result
     return [read(v) for v in body.outvars]
 
 
@@ -229,6 +241,19 @@ def computed(equation: Any, operands: Sequence[Any]) -> list[Any]:
     functions, params = params if isinstance(params, tuple) else ((), params)  # before JAX 0.10
     results = primitive.bind(*functions, *operands, **params)
     return list(results) if primitive.multiple_results else [results]
+
+
+def opaque(name: str) -> Any:
+    """Return a primitive that is only ever traced: one array like its operand comes of it."""
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(lambda aval: aval)  # type: ignore[no-untyped-call]
+    return primitive
+
+
+def with_itself(equation: Any) -> bool:
+    """Return whether both operands of an equation are one variable."""
+    first, second = equation.invars
+    return first is second
 
 
 def terms(equation: Any) -> int:

@@ -4,7 +4,7 @@ The function takes trees of arrays and returns a number; the gradient is a tree 
 argument, or one like all of them. Autodiff computes in float64. Between two correct codes lies the
 rounding of every operation, amplified by all that follows. It is measured: with u the unit roundoff
 of the arguments, autodiff runs again with errors of that size in every operation
-(``reference.montecarlo``). An entry of a leaf may be off by
+(``reference.rounding.noise``). An entry of a leaf may be off by
 
     tolerance = 8 max |perturbed - plain| + 4 ulp + 64 tiny
 
@@ -21,16 +21,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from reference.bounds import FLUSHED, MULTIPLE, decides, over_tolerance
 from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf, LeafReport
-from reference.montecarlo import (
+from reference.resemblance import DIGITS, coarse, coarse_numbers, coarse_products, described
+from reference.rounding.noise import (
     narrow_precisions,
     perturbed,
     unknown_operations,
     with_rounded_factors,
 )
-from reference.resemblance import DIGITS, coarse, coarse_numbers, coarse_products, described
+from reference.rounding.tolerance import FLUSHED, MULTIPLE, decides, over_tolerance
 from reference.trees import MISSING, Caller, Given, Matched, Raised, loss_of_variables, match, read
 from reference.user_code import as_array
 from reference.voices import THIRD_VOICES, Loss, ask

@@ -7,9 +7,10 @@ goes wrong for single steps makes up all that goes wrong.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from reference.candidates import Caller
-from reference.mistakes import outputs_of
+from reference.network.sequence import forward
 from reference.observations import grouped
 from reference.problems import Problem
 from reference.verdicts import judge
@@ -40,19 +41,18 @@ def prefix(problem: Problem, T: int) -> Problem:
     timeless = problem.loss == "last_step_squared_error"
     target = problem.target if timeless else problem.target[:T]
     origin = f"the first {T} steps of {problem.origin}"
-    return Problem(problem.params, problem.x[:T], problem.h0, target, problem.loss, origin)
+    return replace(problem, x=problem.x[:T], target=target, origin=origin)
 
 
 def single_errors(problem: Problem) -> dict[int, Problem]:
     """Return, step by step, the problem with the targets of all others equal to the outputs."""
-    y = outputs_of(problem)
+    _, y = forward(problem.params, problem.x, problem.h0, cell=problem.cell)
     found = {}
     for t in range(1, len(y) + 1):
         target = y.copy()
         target[t - 1] = problem.target[t - 1]
         origin = f"an error in y[{t}] alone in {problem.origin}"
-        args = problem.params, problem.x, problem.h0, target, problem.loss
-        found[t] = Problem(*args, origin)
+        found[t] = replace(problem, target=target, origin=origin)
     return found
 
 

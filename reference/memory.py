@@ -82,11 +82,13 @@ def _small(like: Problem, draw: Draw) -> Iterator[tuple[Problem, Problem, Proble
     loss, dtype, letters = draw["loss"], draw["dtype"], "TBDHO" if draw["batched"] else "TDHO"
 
     def made(sizes: Mapping[str, int], *number: int) -> Problem:
-        return make_problem(**round_numbers(sizes, loss, *number), loss=loss, dtype=dtype)
+        arrays = round_numbers(sizes, loss, like.cell, *number)
+        return make_problem(**arrays, loss=loss, dtype=dtype, cell=like.cell)
 
     small = [dict.fromkeys(letters, n) | draw["sizes"] for n in (1, 2, 3)]
-    for sizes in [like.sizes] if callable(loss) else [*small, like.sizes]:
-        longer = sizes if callable(loss) or "T" in draw["sizes"] else {**sizes, "T": sizes["T"] + 2}
+    as_it_is = draw["few_shapes"] or "T" in draw["sizes"]
+    for sizes in [like.sizes] if draw["few_shapes"] else [*small, like.sizes]:
+        longer = sizes if as_it_is else {**sizes, "T": sizes["T"] + 2}
         yield made(sizes), made(sizes, 1), made(longer, 2)
 
 
@@ -97,7 +99,7 @@ def _is_wrong(verdicts: list[Verdict], name: str) -> bool:
 def _decisive(like: Problem, seed: int) -> Problem:
     """Return a problem of the same sizes in which every gradient is well-conditioned."""
     sizes: dict[str, Any] = {"B": None, **like.sizes}
-    options: dict[str, Any] = {"dtype": str(like.dtype), "loss": like.loss}
+    options: dict[str, Any] = {"dtype": str(like.dtype), "loss": like.loss, "cell": like.cell}
     return random_problem(**sizes, regime="contracting", seed=seed, **options)
 
 
@@ -105,4 +107,4 @@ def _one_changed(problem: Problem, other: Problem) -> Iterator[Problem]:
     """Yield the problem with each of its arrays, one at a time, from another."""
     for k, array in other.arrays.items():
         arrays = problem.arrays | {k: array}
-        yield make_problem(**arrays, dtype=str(problem.dtype), loss=problem.loss)
+        yield make_problem(**arrays, dtype=str(problem.dtype), loss=problem.loss, cell=problem.cell)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.gradients import loss_gradient
+from reference.network.gradients import loss_gradient
 from reference.problems import Problem
 
 Array = NDArray[Any]

@@ -11,9 +11,9 @@ from math import prod
 
 import numpy as np
 
-from reference.bounds import over_tolerance
 from reference.diagnosis import Evidence
 from reference.resemblance import factor, half_the_digits
+from reference.rounding.tolerance import over_tolerance
 
 NEARLY = 1e-3  # a factor so near 1 is no factor but an error of a certain size
 SEVERAL = 3  # problems, before a pattern in the entries is taken for one
@@ -103,7 +103,7 @@ def _same(a: float, b: float, e: Evidence) -> bool:
 
 def _decay(name: str, wrong: list[Evidence]) -> str:
     """Say whether the error is a multiple of the parameter itself."""
-    if name not in ("W", "U", "b", "V", "c"):
+    if name not in wrong[0].problem.cell.fields:
         return ""
     found = []
     for e in wrong:
@@ -134,7 +134,7 @@ def _patterns(
     name: str, *, single: bool
 ) -> Iterator[tuple[str, Callable[[tuple[int, ...]], np.ndarray]]]:
     """Yield parts of an array in which alone it is wrong, the smallest first, and words for it."""
-    axes = [a for a in AXES[name] if not (single and a == "sequence")]
+    axes = [a for a in AXES.get(name, ()) if not (single and a == "sequence")]
     if name == "W":
         yield "wrong only on the diagonal", _diagonal
     for axis, what in enumerate(axes):

@@ -1,10 +1,11 @@
 """Autodiff's answer to many problems at once, each gradient with its tolerance.
 
-A new shape costs JAX seconds of compilation, a known one a fraction of a millisecond. Zeros are
-exact in this model: a hidden unit without weights stays at zero, an input of zero adds nothing, and
-a step, sequence or output whose error has weight zero sends nothing back. So every problem is
-padded to one of a few shapes, and problems of one padded shape are answered together by ``vmap``.
-Padded and unpadded answers are compared in the tests.
+A new shape costs JAX seconds of compilation, a known one a fraction of a millisecond. A step, a
+sequence or an output whose error has weight zero sends nothing back; and in most cells a hidden
+unit without weights stays at zero, and an input of zero adds nothing. So every problem is padded to
+one of a few shapes, and problems of one padded shape are answered together by ``vmap``. Whether
+zeros are exact for a cell is tried out; where they are not, units and inputs are as many as they
+are. Padded and unpadded answers are compared in the tests.
 
 All losses are one to the compiled oracle: L(y) = sum w (y - target)^2 + sum g y. A squared error
 has g = 0, and weights w that tell padding from data. Any other loss is expanded about the outputs
@@ -23,20 +24,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reference.bounds import V64, local_check
-from reference.conditioning import perturbations, truth_and_tolerance
 from reference.devices import float64_on_cpu
-from reference.gradients import squared_error
+from reference.network.cell import Axis, Cell, resized
+from reference.network.gradients import squared_error
+from reference.network.sequence import Probes, run
 from reference.problems import Problem, random_problem
-from reference.rnn import Probes, run
+from reference.rounding.known import Machine
+from reference.rounding.steps import by_autodiff, local_check, traced
+from reference.rounding.tolerance import V64, Measure
+from reference.rounding.whole import deviates, truth_and_tolerance
 
 DIRECTIONS = 8  # in which the curvature of a loss is looked at
 READ_AHEAD = 512  # problems sorted by padded shape at a time
 LARGEST_CALL = 16 * 40 * 4 * 8 * 8  # entries of all per-step copies of W in one call
-
-
-Measure = tuple[np.ndarray, np.ndarray]
-"""What a gradient must be, and the tolerance of each entry."""
 
 
 class Answer(NamedTuple):
@@ -68,6 +68,7 @@ class Solved(NamedTuple):
     answers: list[Answer]
     shape: Shape
     kind: Any
+    cell: Cell
     stacked: tuple[Any, Any]
     states: Measure
     shapes: tuple[Shape, ...]
@@ -86,9 +87,9 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     """
     started = None
     for groups in _read_ahead(problems):
-        shapes = tuple(dict.fromkeys(shape for shape, _, _ in groups))
-        for shape in shapes:
-            _compilation(_compiled, shape)
+        shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
+        for shape, _, _, cell in groups:
+            _compilation(_compiled, shape, cell)
         for chunk in _calls(groups):
             following = (*chunk, shapes, *_start(*chunk))
             if started is not None:
@@ -98,33 +99,34 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
         yield _finish(*started)
 
 
-Groups = dict[tuple[Shape, np.dtype[Any], Any], list[Problem]]
-Call = tuple[list[Problem], Shape, np.dtype[Any], Any]
+Groups = dict[tuple[Shape, np.dtype[Any], Any, Cell], list[Problem]]
+Call = tuple[list[Problem], Shape, np.dtype[Any], Any, Cell]
 
 
 def chunks(problems: Iterable[Problem]) -> Iterator[Call]:
-    """Yield problems of one padded shape, dtype and kind of loss, as many as one call answers."""
+    """Yield problems of one padded shape, dtype, loss and cell, as many as one call answers."""
     for groups in _read_ahead(problems):
         yield from _calls(groups)
 
 
 def _read_ahead(problems: Iterable[Problem]) -> Iterator[Groups]:
-    """Yield problems sorted by padded shape, dtype and kind of loss, READ_AHEAD at a time."""
+    """Yield problems sorted by padded shape, dtype, loss and cell, READ_AHEAD at a time."""
     stream = iter(problems)
     while ahead := list(islice(stream, READ_AHEAD)):
         groups: Groups = {}
         for problem in ahead:
             kind = problem.loss if callable(problem.loss) else None
-            groups.setdefault((_shape(problem), problem.dtype, kind), []).append(problem)
+            like = _shape(problem), problem.dtype, kind, problem.cell
+            groups.setdefault(like, []).append(problem)
         yield groups
 
 
 def _calls(groups: Groups) -> Iterator[Call]:
     """Yield what one call answers."""
-    for (shape, dtype, kind), group in groups.items():
+    for (shape, *like), group in groups.items():
         many = problems_a_call(shape)
         for start in range(0, len(group), many):
-            yield group[start : start + many], shape, dtype, kind
+            yield group[start : start + many], shape, *like
 
 
 def problems_a_call(shape: Shape) -> int:
@@ -137,7 +139,43 @@ def _shape(problem: Problem) -> Shape:
     sizes = {"B": 1, **problem.sizes}
     width = _bucket(max(sizes["D"], sizes["H"], sizes["O"]), 8, 16)
     B = _bucket(sizes["B"], 4, 8) if width == 8 else _bucket(sizes["B"], 8)
-    return Shape(_bucket(sizes["T"], 8, 40, 256), B, width, width, width)
+    D, H = (width, width) if zeros_are_exact(problem.cell) else (sizes["D"], sizes["H"])
+    return Shape(_bucket(sizes["T"], 8, 40, 256), B, D, H, width)
+
+
+@lru_cache(maxsize=64)
+def zeros_are_exact(cell: Cell) -> bool:
+    """Return whether a step of a cell is the same with units and inputs of zero beside its own."""
+    sizes, wide = {"D": 2, "H": 3, "O": 1}, {"D": 4, "H": 5, "O": 1}
+    problems = [
+        random_problem(T=1, B=None, D=2, H=3, O=1, regime=regime, seed=seed, cell=cell)
+        for regime in ("expanding", "saturated")
+        for seed in range(4)
+    ]
+    with float64_on_cpu():
+        return all(_same_step(problem, sizes, wide) for problem in problems)
+
+
+def _same_step(problem: Problem, sizes: dict[str, int], wide: dict[str, int]) -> bool:
+    """Return whether one step and its gradient are the same with zeros beside all arrays."""
+    cell = problem.cell
+    axes = {**cell.axes, "h": (Axis(1, "H"),), "x": (Axis(1, "D"),), "dh": (Axis(1, "H"),)}
+    arrays = {k: getattr(problem.params, k) for k in cell.params}
+    arrays |= {"h": problem.h0, "x": problem.x[0], "dh": np.cos(np.arange(sizes["H"]))}
+
+    def step(to: dict[str, int]) -> dict[str, np.ndarray]:
+        given = {k: resized(array, axes[k], sizes, to) for k, array in arrays.items()}
+        h, x, dh = (given.pop(k) for k in ("h", "x", "dh"))
+        after, (gradients, dh_before, dx) = by_autodiff(cell, given, h, x, dh)
+        return {
+            k: np.asarray(v) for k, v in {**gradients, "h": after, "dh": dh_before, "x": dx}.items()
+        }
+
+    narrow, with_zeros = step(sizes), step(wide)
+    return all(
+        np.allclose(with_zeros[k], resized(v, axes[k], sizes, wide), 1e-12, 1e-12 * np.abs(v).max())
+        for k, v in narrow.items()
+    )
 
 
 def _bucket(n: int, *ends: int) -> int:
@@ -150,7 +188,9 @@ def _bucket(n: int, *ends: int) -> int:
     return end
 
 
-def _start(problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: Any) -> Any:
+def _start(
+    problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: Any, cell: Cell
+) -> Any:
     """Return padded arrays and, still being computed, the answers to problems of one shape."""
     variables = stack([_variables(p, shape) for p in problems], shape)
     with float64_on_cpu():
@@ -158,12 +198,12 @@ def _start(problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: An
         if kind is None:
             losses = [(*_target_and_weights(p, shape), _no_slope(shape)) for p in problems]
         else:
-            y = np.asarray(_compiled_outputs(shape)(variables))
+            y = np.asarray(_compiled_outputs(shape, cell)(variables))
             losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
         stacked = variables, stack(losses, shape)
         sizes = _sizes(problems, shape)
-        solve = _program(_compiled, shape)
-        return stacked, solve(*stacked, _errors(shape), sizes, *_rounding(dtype))
+        solve = _program(_compiled, shape, cell)
+        return stacked, solve(*stacked, _deviates(), sizes, machine(dtype))
 
 
 def _finish(
@@ -171,6 +211,7 @@ def _finish(
     shape: Shape,
     _: np.dtype[Any],
     kind: Any,
+    cell: Cell,
     shapes: tuple[Shape, ...],
     stacked: Any,
     result: Any,
@@ -178,8 +219,11 @@ def _finish(
     """Wait for the answers, and take the padding off."""
     with float64_on_cpu():
         truth = jax.tree.map(np.asarray, result)
-    found = [Answer(p, {k: _cut(k, truth[k], i, p) for k in truth}) for i, p in enumerate(problems)]
-    return Solved(found, shape, kind, stacked, truth["states"], shapes)
+    found = [
+        Answer(p, {k: _cut(k, truth[k], i, p, shape) for k in truth})
+        for i, p in enumerate(problems)
+    ]
+    return Solved(found, shape, kind, cell, stacked, truth["states"], shapes)
 
 
 def check_steps(
@@ -194,19 +238,20 @@ def check_steps(
     """
     problems = [answer.problem for answer in chunk.answers]
     own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
-    u, tiny = _rounding(problems[0].dtype)
+    m = machine(problems[0].dtype)
     for shape in (chunk.shape, *chunk.shapes):
-        _compilation(_compiled_steps, shape)
+        _compilation(_compiled_steps, shape, chunk.cell)
     with float64_on_cpu():
-        check = _program(_compiled_steps, chunk.shape)
+        check = _program(_compiled_steps, chunk.shape, chunk.cell)
         sizes = _sizes(problems, chunk.shape)
-        steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, u + V64, tiny))
+        both = m._replace(u=m.u + V64)
+        steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, both))
     found = []
     for i, (problem, (_, dh)) in enumerate(zip(problems, returned, strict=True)):
         names = set(steps) if dh is not None else {"V", "c", "states"}
         if chunk.kind is not None:
             names -= {"h", "V", "c"}
-        found.append({k: _cut(k, steps[k], i, problem) for k in names})
+        found.append({k: _cut(k, steps[k], i, problem, chunk.shape) for k in names})
     return found
 
 
@@ -237,15 +282,15 @@ def _sizes(problems: list[Problem], shape: Shape) -> Any:
     return stack(sizes, shape)
 
 
-def _rounding(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return the unit roundoff of a dtype and its smallest normal number."""
+def machine(dtype: Any) -> Machine:
+    """Return what a dtype computes in."""
     info = np.finfo(dtype)
-    return float(info.eps) / 2, float(info.tiny)
+    return Machine(float(info.eps) / 2, float(info.tiny), float(info.max))
 
 
-@lru_cache(maxsize=16)
-def _errors(shape: Shape) -> dict[str, np.ndarray]:
-    return perturbations(*shape)
+@cache
+def _deviates() -> np.ndarray:
+    return deviates()
 
 
 @cache  # and not at import: a process that is forked later has none of its threads
@@ -254,15 +299,15 @@ def _compilers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="compile")
 
 
-@lru_cache(maxsize=32)
-def _compilation(program: Callable[[Shape], Any], shape: Shape) -> Future[Any]:
+@lru_cache(maxsize=64)
+def _compilation(program: Callable[[Shape, Cell], Any], shape: Shape, cell: Cell) -> Future[Any]:
     """Return the future of a program for one padded shape, which a thread compiles meanwhile."""
-    return _compilers().submit(program, shape)
+    return _compilers().submit(program, shape, cell)
 
 
-def _program(program: Callable[[Shape], Any], shape: Shape) -> Any:
+def _program(program: Callable[[Shape, Cell], Any], shape: Shape, cell: Cell) -> Any:
     """Wait for a program for one padded shape; where it failed, the next call tries again."""
-    future = _compilation(program, shape)
+    future = _compilation(program, shape, cell)
     try:
         return future.result()
     except Exception:
@@ -270,42 +315,41 @@ def _program(program: Callable[[Shape], Any], shape: Shape) -> Any:
         raise
 
 
-def _compiled(shape: Shape) -> Any:
+def _compiled(shape: Shape, cell: Cell) -> Any:
     """Return the compiled oracle for one padded shape."""
-    one = partial(truth_and_tolerance, loss=_any_loss)
-    solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None, None)))
-    variables, loss, sizes = _example(shape)
+    variables, loss, sizes = _example(shape, cell)
+    like = jax.tree.map(lambda array: array[0], (variables, loss))
     with float64_on_cpu():
-        solve(variables, loss, _errors(shape), sizes, *_rounding(np.dtype(float)))
+        one = truth_and_tolerance(cell, traced(cell, *shape[2:]), like, _any_loss)
+        solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None)))
+        solve(variables, loss, _deviates(), sizes, machine(float))
     return solve
 
 
-def _compiled_steps(shape: Shape) -> Any:
+def _compiled_steps(shape: Shape, cell: Cell) -> Any:
     """Return the compiled local check for one padded shape."""
-    one = partial(local_check, loss=_any_loss)
-    check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None, None)))
-    variables, loss, sizes = _example(shape)
+    variables, loss, sizes = _example(shape, cell)
     states = stack([np.zeros((shape.T + 1, shape.B, shape.H))], shape)
     with float64_on_cpu():
-        own = states, states, states
-        check(variables, loss, *own, sizes, *_rounding(np.dtype(float)))
+        one = partial(local_check, cell, traced(cell, *shape[2:]), loss=_any_loss)
+        check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None)))
+        check(variables, loss, states, states, states, sizes, machine(float))
     return check
 
 
-def _example(shape: Shape) -> tuple[Any, Any, Any]:
+def _example(shape: Shape, cell: Cell) -> tuple[Any, Any, Any]:
     """Return variables, arguments of the loss and sizes for one call: what a compiler looks at."""
-    T, B, D, H, O = shape
-    problem = random_problem(T=T, B=B, D=D, H=H, O=O, regime="linear", seed=0)
+    problem = random_problem(**shape._asdict(), regime="linear", seed=0, cell=cell)
     loss = (*_target_and_weights(problem, shape), _no_slope(shape))
     rows = _variables(problem, shape), loss
     return *(stack([row], shape) for row in rows), _sizes([problem], shape)
 
 
 @lru_cache(maxsize=16)
-def _compiled_outputs(shape: Shape) -> Any:
+def _compiled_outputs(shape: Shape, cell: Cell) -> Any:
     """Return the compiled forward pass for one padded shape."""
     del shape
-    return jax.jit(jax.vmap(lambda variables: run(*variables)[1]))
+    return jax.jit(jax.vmap(lambda variables: run(cell, *variables)[1]))
 
 
 @lru_cache(maxsize=64)
@@ -349,15 +393,13 @@ def padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
 def _variables(problem: Problem, shape: Shape) -> Any:
     """Return parameters, x, h0 and probes in float64, batched, with zeros appended."""
     T, B, D, H, O = shape
-    params = problem.params
+    sizes, cell = problem.sizes, problem.cell
+    params = {
+        k: resized(getattr(problem.params, k), axes, sizes, shape._asdict()).astype(float)
+        for k, axes in cell.axes.items()
+    }
     return (
-        {
-            "W": _filled(params.W, H, H),
-            "U": _filled(params.U, H, D),
-            "b": _filled(params.b, H),
-            "V": _filled(params.V, O, H),
-            "c": _filled(params.c, O),
-        },
+        params,
         _filled(_with_batch_axis(problem, problem.x), T, B, D),
         _filled(_with_batch_axis(problem, problem.h0[None])[0], B, H),
         Probes(np.zeros((T + 1, B, H)), np.zeros((T, B, O))),
@@ -387,10 +429,14 @@ def _filled(array: np.ndarray, *shape: int) -> np.ndarray:
     return zeros
 
 
-def _cut(name: str, results: Any, i: int, problem: Problem) -> Measure:
+def _cut(name: str, results: Any, i: int, problem: Problem, shape: Shape) -> Measure:
     """Return value and tolerance of one gradient of problem i, without the padding."""
     value, tolerance = (array[i] for array in results)
-    if name in ("x", "h0", "h", "states") and "B" not in problem.sizes:
+    axes = problem.cell.axes.get(name)
+    if axes is not None:
+        sizes, padded = problem.sizes, shape._asdict()
+        return resized(value, axes, padded, sizes), resized(tolerance, axes, padded, sizes)
+    if "B" not in problem.sizes:
         axis = 0 if name == "h0" else 1
         value, tolerance = value.take(0, axis), tolerance.take(0, axis)
     corner = tuple(map(slice, problem.gradient_shape(name)))

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference.gradients import named_loss
-from reference.rnn import require_shape
-from reference.user_code import Parameters
+from reference.network import CELLS, name_of, named_cell
+from reference.network.cell import Axis, Cell
+from reference.network.gradients import named_loss
+from reference.network.sequence import require_shape
+from reference.user_code import parameters_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Problem:
     target: np.ndarray
     loss: Any
     origin: str
+    cell: Cell = CELLS["tanh"]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -46,7 +49,7 @@ class Problem:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """W, U, b, V, c, x, h0 and the target by name."""
+        """The parameters, x, h0 and the target by name."""
         rest = {"x": self.x, "h0": self.h0, "target": self.target}
         return {**self.params._asdict(), **rest}
 
@@ -108,88 +111,119 @@ def random_problem(
     seed: int,
     dtype: str = "float64",
     loss: Any = "squared_error",
+    cell: str | Cell = "tanh",
 ) -> Problem:
     """Fill the arrays of a problem; B = None makes a single sequence.
 
     Raises
     ------
     ValueError
-        If the regime is not one of ``REGIMES``, or the loss is unknown.
+        If the regime is not one of ``REGIMES``, or the loss or the cell is unknown.
 
     Examples
     --------
     >>> random_problem(T=5, B=3, D=2, H=4, O=1, regime="saturated", seed=0).sizes
     {'T': 5, 'B': 3, 'D': 2, 'H': 4, 'O': 1}
     """
-    function = named_loss(loss)
+    function, cell = named_loss(loss), named_cell(cell)
     if regime not in REGIMES:
         raise ValueError(f"regime is {regime!r}; expected one of {sorted(REGIMES)}")
     rng = np.random.default_rng(seed)
     norm, inputs = REGIMES[regime]
-    batch = () if B is None else (B,)
+    sizes, batch = {"D": D, "H": H, "O": O}, () if B is None else (B,)
+    drawn = {k: _parameter(rng, axes, sizes, norm) for k, axes in cell.axes.items() if k != "c"}
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape)
 
-    W = normal(H, H)
-    W *= np.exp(rng.uniform(*np.log(norm))) / np.linalg.norm(W, 2)
-    U, b, V, c = normal(H, D) / np.sqrt(D), 0.3 * normal(H), normal(O, H) / np.sqrt(H), normal(O)
+    drawn["c"] = normal(O)
     x, h0 = inputs * normal(T, *batch, D), 0.5 * normal(*batch, H)
     target = normal(*batch, O) if loss == "last_step_squared_error" else normal(T, *batch, O)
-    params = Parameters(*(array.astype(dtype) for array in (W, U, b, V, c)))
+    params = parameters_type(cell.fields)(*(array.astype(dtype) for array in drawn.values()))
     x, h0, target = (array.astype(dtype) for array in (x, h0, target))
     origin = (
         f"reference.random_problem(T={T}, B={B}, D={D}, H={H}, O={O}, regime={regime!r}, "
-        f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss, function)})"
+        f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss, function)}{_cell_name(cell)})"
     )
-    return Problem(params, x, h0, target, loss, origin)
+    return Problem(params, x, h0, target, loss, origin, cell)
+
+
+def _parameter(
+    rng: np.random.Generator,
+    axes: tuple[Axis, ...],
+    sizes: Mapping[str, int],
+    norm: tuple[float, float],
+) -> np.ndarray:
+    """Draw a parameter: what multiplies states has blocks of a norm drawn from a range."""
+    shape = [axis.size(sizes) for axis in axes]
+    last, H = axes[-1], sizes["H"]
+    if len(axes) == 2 and (axes[0].letter, last) == ("H", Axis(1, "H")):
+        blocks = []
+        for _ in range(axes[0].times):
+            block = rng.standard_normal((H, H))
+            scale = np.exp(rng.uniform(*np.log(norm))) / np.linalg.norm(block, 2)
+            blocks.append(block * scale)
+        return np.concatenate(blocks)
+    drawn = rng.standard_normal(shape)
+    return 0.3 * drawn if len(axes) < 2 else drawn / np.sqrt(shape[-1])
 
 
 def make_problem(
     *,
-    W: Any,
-    U: Any,
-    b: Any,
-    V: Any,
-    c: Any,
     x: Any,
     h0: Any,
     target: Any,
     dtype: str = "float64",
     loss: Any = "squared_error",
+    cell: str | Cell = "tanh",
+    **params: Any,
 ) -> Problem:
     """Return the problem of these numbers; its ``origin`` is the call that makes it again.
 
-    Arrays and nested lists are taken; shapes are those of ``Problem``.
+    Arrays and nested lists are taken; shapes are those of ``Problem``. The parameters are those of
+    the cell: for the lab's, W, U, b, V and c.
 
     Raises
     ------
+    TypeError
+        If the parameters are not those of the cell.
     ValueError
-        If shapes disagree, or the loss is unknown.
+        If shapes disagree, or the loss or the cell is unknown.
 
     Examples
     --------
     >>> make_problem(W=[[1]], U=[[1]], b=[0], V=[[1]], c=[0], x=[[2]], h0=[0], target=[[0.5]]).sizes
     {'T': 1, 'D': 1, 'H': 1, 'O': 1}
     """
-    function = named_loss(loss)
-    given = {"W": W, "U": U, "b": b, "V": V, "c": c, "x": x, "h0": h0, "target": target}
+    function, cell = named_loss(loss), named_cell(cell)
+    if params.keys() != {*cell.fields}:
+        expected = " ".join(cell.fields)
+        raise TypeError(f"the parameters are {' '.join(params) or 'none'}; expected {expected}")
+    given = {**{k: params[k] for k in cell.fields}, "x": x, "h0": h0, "target": target}
     arrays = {k: np.array(value, dtype) for k, value in given.items()}
     if arrays["x"].ndim not in (2, 3):
         raise ValueError(f"x has shape {arrays['x'].shape}; expected (T, D) or (T, B, D)")
     T, *batch, D = arrays["x"].shape
-    H, O = arrays["b"].size, arrays["c"].size
+    H, O = arrays["h0"].shape[-1] if arrays["h0"].ndim else 0, arrays["c"].size
     steps = [] if loss == "last_step_squared_error" else [T]
-    shapes = {"W": (H, H), "U": (H, D), "b": (H,), "V": (O, H), "c": (O,)}
+    shapes = cell.shapes({"D": D, "H": H, "O": O})
     shapes |= {"h0": (*batch, H), "target": (*steps, *batch, O)}
     for k, shape in shapes.items():
         require_shape(k, arrays[k], shape)
-    params = Parameters(*(arrays[k] for k in Parameters._fields))
     words = [f"{k}={_shortest(array)}" for k, array in arrays.items()]
     words += [] if dtype == "float64" else [f"dtype={str(dtype)!r}"]
     words += [] if loss == "squared_error" else [f"loss={_loss_name(loss, function)}"]
-    origin = f"reference.make_problem({', '.join(words)})"
-    return Problem(params, arrays["x"], arrays["h0"], arrays["target"], loss, origin)
+    origin = f"reference.make_problem({', '.join(words)}{_cell_name(cell)})"
+    of = parameters_type(cell.fields)(*(arrays[k] for k in cell.fields))
+    return Problem(of, arrays["x"], arrays["h0"], arrays["target"], loss, origin, cell)
+
+
+def _cell_name(cell: Cell) -> str:
+    """Return how a cell is written in a line that makes a problem again, if it is not the lab's."""
+    name = name_of(cell)
+    if name == "tanh":
+        return ""
+    return ", cell=cell" if name is None else f", cell={name!r}"
 
 
 def _shortest(array: np.ndarray) -> str:
@@ -212,20 +246,26 @@ def draw_problems(
     batched: bool,
     loss: Any = "squared_error",
     sizes: Mapping[str, int] | None = None,
+    cell: str | Cell = "tanh",
+    few_shapes: bool = False,
 ) -> Iterator[Problem]:
     """Yield random problems; ``sizes`` fixes any of T, B, D, H and O.
 
     The problems of one seed are the first of those of any larger number of cases. They have up to
     40 steps, 4 sequences and 8 inputs, units and outputs; but beyond the first 200, every 40th is
     long, up to 256 steps, or wide, up to 8 sequences and 16 inputs, units and outputs, in turns.
+    With ``few_shapes``, as for a loss that is a callable, they have four shapes: what is compiled
+    for each shape is compiled four times.
 
     Raises
     ------
     ValueError
-        If ``sizes`` names anything else, or B for single sequences, or a size is not an integer
-        of at least 1.
+        If the cell is unknown, or ``sizes`` names anything else, or B for single sequences, or a
+        size is not an integer of at least 1.
     """
-    return _draw(cases, seed, dtype, batched, loss, checked_sizes(sizes, batched))
+    few_shapes = few_shapes or callable(loss)
+    options: dict[str, Any] = {"dtype": dtype, "loss": loss, "cell": named_cell(cell)}
+    return _draw(cases, seed, batched, few_shapes, checked_sizes(sizes, batched), options)
 
 
 def checked_sizes(sizes: Mapping[str, int] | None, batched: bool) -> dict[str, int]:
@@ -241,23 +281,27 @@ def checked_sizes(sizes: Mapping[str, int] | None, batched: bool) -> dict[str, i
 
 
 def _draw(
-    cases: int, seed: int, dtype: str, batched: bool, loss: Any, sizes: Mapping[str, int]
+    cases: int,
+    seed: int,
+    batched: bool,
+    few_shapes: bool,
+    sizes: Mapping[str, int],
+    options: Mapping[str, Any],
 ) -> Iterator[Problem]:
     rng = np.random.default_rng([seed, batched])
-    # A callable loss is compiled once for each shape, so it meets four of them, not hundreds; three
-    # of the four have at least two of everything.
+    # Of the few shapes, three of the four have at least two of everything.
     few = [_draw_shape(rng, batched, STEPS[i], 1 if i == 0 else 2) for i in (0, 2, 3, 5)]
     for case in range(cases):
         any_steps = STEPS[rng.integers(len(STEPS))]
-        shape = dict(few[case % 4]) if callable(loss) else _draw_shape(rng, batched, any_steps)
-        if case >= SMALL_FIRST and case % 40 == 0 and not callable(loss):
+        shape = dict(few[case % 4]) if few_shapes else _draw_shape(rng, batched, any_steps)
+        if case >= SMALL_FIRST and case % 40 == 0 and not few_shapes:
             shape |= _draw_large(rng, batched, long=case % 80 == 40)
         regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
         if case == 0:
             regime = "contracting"  # where every gradient is well-conditioned
         shape |= sizes
         number = int(rng.integers(2**32))
-        yield random_problem(**shape, regime=regime, seed=number, dtype=dtype, loss=loss)
+        yield random_problem(**shape, regime=regime, seed=number, **options)
 
 
 def _draw_shape(

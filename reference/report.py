@@ -8,9 +8,9 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from reference.findings import Counterexample, Diagnosis
-from reference.gradients import GRADIENTS
+from reference.network.cell import STATES
+from reference.network.gradients import GRADIENTS
 from reference.problems import Problem
-from reference.rnn import PARAMETERS
 
 # From good to bad; a row has the worst status that any of its problems has.
 STATUSES = (
@@ -156,17 +156,19 @@ class Report:
     @classmethod
     def of(cls, results: Iterable[tuple[list[Verdict], Mapping[str, str]]]) -> "Report":
         """Collect the verdicts and notes on many problems; one note on each subject."""
-        rows = {k: Row(k) for k in (*GRADIENTS, "states")}
+        rows: dict[str, Row] = {}
         notes: dict[str, str] = {}
         for verdicts, said in results:
             notes = {**said, **notes}
             for verdict in verdicts:
-                rows[verdict.gradient].add(verdict)
-        if not rows["states"].worst_problem:
-            del rows["states"]  # an extra that nobody has to return
+                rows.setdefault(verdict.gradient, Row(verdict.gradient)).add(verdict)
+        rows = rows or {k: Row(k) for k in GRADIENTS}
+        if "states" in rows:
+            rows["states"] = rows.pop("states")  # an extra that nobody has to return comes last
         unread = [subject.removeprefix("name ") for subject in notes if subject.startswith("name ")]
-        left_out = [k for k in PARAMETERS if rows[k].status == "not returned"]
-        if objections := _unread(unread, left_out):
+        names = [k for k in rows if k != "states"]
+        left_out = [k for k in names if k not in STATES and rows[k].status == "not returned"]
+        if objections := _unread(unread, left_out, names):
             notes = {k: text for k, text in notes.items() if not k.startswith("name ")}
         manners = [text for subject, text in notes.items() if not subject.startswith("read ")]
         assumed = [text for subject, text in notes.items() if subject.startswith("read ")]
@@ -303,14 +305,14 @@ def emphasised(verdict: str) -> str:
     return verdict if verdict == "passed" else f"<strong>{verdict.lower()}</strong>"
 
 
-def _unread(names: list[str], left_out: list[str]) -> list[str]:
+def _unread(names: list[str], left_out: list[str], known: list[str]) -> list[str]:
     """Return the objection to names that mean nothing beside gradients that are not there."""
     if not (names and left_out):
         return []
     these = "is not the name of a gradient" if len(names) == 1 else "are not names of gradients"
     missing = f"{' '.join(left_out)} {'was' if len(left_out) == 1 else 'were'} not returned"
     return [
-        f"{', '.join(names)} {these}, and {missing}: expected {' '.join(GRADIENTS)}, or dW dU and "
+        f"{', '.join(names)} {these}, and {missing}: expected {' '.join(known)}, or dW dU and "
         "so on; leave out what is not a gradient"
     ]
 

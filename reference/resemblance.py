@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from reference.bounds import over_tolerance
+from reference.rounding.tolerance import over_tolerance
 
 # Binary digits of the numbers that processors multiply, where they are told to be quick.
 DIGITS = {"TF32": 11, "bfloat16": 8}

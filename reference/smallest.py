@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from reference.candidates import Caller
+from reference.network.cell import Axis, Cell
+from reference.oracle import zeros_are_exact
 from reference.problems import Problem, make_problem
 from reference.verdicts import judge
 
 MOST_STEPS = 12_000  # of all attempts together, so that long sequences are not shrunk for long
 TOGETHER = 32  # attempts that are judged in one go
 STEPS, LONG = (1, 2, 3, 4), (9, 17, 33, 40)
-AXES = {
-    "W": "HH", "U": "HD", "b": "H", "V": "OH", "c": "O", "x": "TBD", "h0": "BH", "target": "TBO",
-}  # fmt: skip
+GIVEN = {"x": "TBD", "h0": "BH", "target": "TBO"}
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,18 +41,19 @@ def smallest(
     ``failing`` are problems in which it has failed, all with one loss and dtype; ``sizes`` those
     that must not change.
     """
-    loss, dtype = failing[0].loss, str(failing[0].dtype)
+    loss, dtype, cell = failing[0].loss, str(failing[0].dtype), failing[0].cell
     search = _Search(caller, name, status)
 
     def problem_of(arrays: Arrays) -> Problem:
-        return make_problem(**arrays, loss=loss, dtype=dtype)
+        return make_problem(**arrays, loss=loss, dtype=dtype, cell=cell)
 
-    fresh = () if callable(loss) else map(problem_of, _fresh(loss, batched, sizes))
+    few_shapes = callable(loss) or not zeros_are_exact(cell)  # each is compiled by itself
+    fresh = () if few_shapes else map(problem_of, _fresh(loss, batched, sizes, cell))
     found = search.first(fresh) or search.first(sorted(failing, key=_entries))
     simpler = found
     while simpler is not None:
         found, arrays = simpler, simpler.arrays
-        cuts = () if callable(loss) else _cuts(arrays, _letters(arrays), sizes)
+        cuts = () if few_shapes else _cuts(found, sizes)
         simpler = search.first(map(problem_of, chain(cuts, _rounder(arrays))))
     return found
 
@@ -86,55 +87,53 @@ def _entries(problem: Problem) -> int:
     return sum(array.size for array in problem.arrays.values())
 
 
-def _letters(arrays: Arrays) -> dict[str, str]:
-    """Return the names of the axes of each array."""
-    single = arrays["x"].ndim == 2
-    letters = {k: axes.replace("B", "") if single else axes for k, axes in AXES.items()}
-    return {k: axes[len(axes) - arrays[k].ndim :] for k, axes in letters.items()}
-
-
 # Fresh problems ----------------------------------------------------------------------------------
 
 
-def _fresh(loss: Any, batched: bool, sizes: Mapping[str, int]) -> Iterator[Arrays]:
+def _fresh(loss: Any, batched: bool, sizes: Mapping[str, int], cell: Cell) -> Iterator[Arrays]:
     """Yield small problems of round numbers, the smallest first."""
     free = [k for k in ("DHOB" if batched else "DHO") if k not in sizes]
     short = [(*n, T) for T in STEPS for n in product((1, 2), repeat=len(free))]
     long = [(*(n for _ in free), T) for T in LONG for n in (1, 2)]
     for numbers in sorted(short, key=lambda n: (n[-1], sum(n))) + long:
-        yield round_numbers({**dict(zip([*free, "T"], numbers, strict=True)), **sizes}, loss)
+        yield round_numbers({**dict(zip([*free, "T"], numbers, strict=True)), **sizes}, loss, cell)
 
 
-def round_numbers(shape: Mapping[str, int], loss: Any, *number: int) -> Arrays:
+def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int) -> Arrays:
     """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
     rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
-    arrays = {}
-    for k, axes in AXES.items():
+    shapes: dict[str, tuple[int, ...]] = {**cell.shapes(shape)}
+    for k, axes in GIVEN.items():
         timeless = k == "target" and loss == "last_step_squared_error"
         kept = [a for a in axes if a in shape and not (timeless and a == "T")]
-        arrays[k] = rng.choice([-1.0, -0.5, 0.5, 1.0], size=[shape[a] for a in kept])
-    return arrays
+        shapes[k] = tuple(shape[a] for a in kept)
+    return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
 
 
 # Simpler ones ------------------------------------------------------------------------------------
 
 
-def _cuts(arrays: Arrays, letters: Mapping[str, str], sizes: Mapping[str, int]) -> Iterator[Arrays]:
+def _cuts(problem: Problem, sizes: Mapping[str, int]) -> Iterator[Arrays]:
     """Yield problems with fewer steps, sequences, inputs, units or outputs, the smallest first."""
-    for axis in "TBDHO":
-        n = arrays["x"].shape[letters["x"].index(axis)] if axis in letters["x"] else 0
-        n = {"H": len(arrays["b"]), "O": len(arrays["c"])}.get(axis, n)
-        if n < 2 or axis in sizes:
+    for letter, n in problem.sizes.items():
+        if n < 2 or letter in sizes:
             continue
         half = n // 2
         for kept in (range(half), range(half, n), range(n - 1), range(1, n)):
-            yield {k: _kept(a, letters[k], axis, kept) for k, a in arrays.items()}
+            yield {k: _kept(k, a, problem, letter, kept) for k, a in problem.arrays.items()}
 
 
-def _kept(array: np.ndarray, letters: str, axis: str, places: range) -> np.ndarray:
-    for number, letter in enumerate(letters):
-        if letter == axis:
-            array = array.take(places, axis=number)
+def _kept(name: str, array: np.ndarray, problem: Problem, letter: str, places: range) -> np.ndarray:
+    """Return an array without the other places of the axes of this letter, block by block."""
+    axes = problem.cell.axes.get(name)
+    if axes is None:
+        letters = [a for a in GIVEN[name] if a in problem.sizes]
+        axes = tuple(Axis(1, a) for a in letters[len(letters) - array.ndim :])
+    for number, axis in enumerate(axes):
+        if axis.letter == letter:
+            n = problem.sizes[letter]
+            blocks = [k * n + place for k in range(axis.times) for place in places]
+            array = array.take(blocks, axis=number)
     return array
 
 

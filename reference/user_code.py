@@ -17,8 +17,10 @@ import struct
 import sys
 import threading
 import warnings
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
@@ -30,6 +32,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+NOT_PARAMETERS = frozenset(("x", "h0", "target"))
 
 # OpenBLAS 0.3.31, in NumPy 2.4.2 to 2.4.6, makes NumPy warn so on finite numbers now and then.
 _INVALID_PRODUCT = re.compile("invalid value encountered in (matmul|dot|matvec|vecmat|vecdot)$")
@@ -43,6 +46,12 @@ class Parameters(NamedTuple):
     b: np.ndarray
     V: np.ndarray
     c: np.ndarray
+
+
+@cache
+def parameters_type(names: tuple[str, ...]) -> Any:
+    """Return the type of parameters with these names."""
+    return Parameters if names == Parameters._fields else namedtuple("Parameters", names)
 
 
 class LoadError(Exception):
@@ -156,7 +165,8 @@ class Runner:
                 np.copyto(own, arrays[k])
         else:
             self._arrays = {k: a.copy() for k, a in arrays.items()}
-            self._params = Parameters(*(self._arrays[k] for k in Parameters._fields))
+            names = tuple(k for k in arrays if k not in NOT_PARAMETERS)
+            self._params = parameters_type(names)(*(self._arrays[k] for k in names))
         return self._arrays
 
 

@@ -23,14 +23,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from reference.bounds import FLUSHED, V64, decides, gamma
 from reference.corners import CASES, INPUTS, LAST, Case, shapes
 from reference.devices import float64_on_cpu
 from reference.enclosures import EXPECTED, bound, values
-from reference.gradients import GRADIENTS, LOSSES, squared_error
-from reference.oracle import Measure, Solved, padded, solved, stack
+from reference.network import CELLS
+from reference.network.gradients import GRADIENTS, LOSSES, squared_error
+from reference.network.sequence import PARAMETERS, run
+from reference.oracle import Solved, padded, solved, stack
 from reference.problems import Problem
-from reference.rnn import PARAMETERS, run
+from reference.rounding.known import gamma
+from reference.rounding.tolerance import FLUSHED, V64, Measure, decides
 from reference.user_code import Parameters
 
 SCHEMA, VERSION = "manual-bptt/golden-vectors", 1
@@ -156,7 +158,7 @@ def _autodiff(chunk: Solved) -> Iterator[tuple[Problem, dict[str, Measure]]]:
 @jax.vmap
 def _outputs(variables: Any, target_and_weights: Any) -> Any:
     """Return the outputs and the loss of a padded problem."""
-    _, y = run(*variables)
+    _, y = run(CELLS["tanh"], *variables)
     return y, squared_error(y, *target_and_weights)
 
 
@@ -166,7 +168,7 @@ def _with_tolerances(
 ) -> dict[str, Measure]:
     """Return outputs and loss with bounds on what rounding adds, if h is known up to e_h.
 
-    As in ``reference.bounds``, and with e = |y - target| and n the number of its entries,
+    As in ``reference.rounding.steps``, and with e = |y - target| and n the number of its entries,
 
         y     e_y = |V| e_h + gamma_{H+2} (|V| (|h| + e_h) + |c|)
         e     e_e = e_y + u (e + e_y)

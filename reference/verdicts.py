@@ -1,10 +1,11 @@
 """Judging what a candidate returned, problem by problem, in two ways.
 
 End to end, a returned gradient is compared with ``jax.grad`` of the whole loss
-(``reference.conditioning``). Step by step, each ``dh[t]`` is compared with what ``jax.vjp`` of one
-step makes of the candidate's own ``dh[t+1]``, and each remaining gradient with what it makes of the
-candidate's ``h`` (``reference.bounds``); this needs ``h``, and is sharpest where the candidate also
-returns its ``states``. A gradient matches where at least one check decides, and none objects.
+(``reference.rounding.whole``). Step by step, each ``dh[t]`` is compared with what ``jax.vjp`` of
+one step makes of the candidate's own ``dh[t+1]``, and each remaining gradient with what it makes of
+the candidate's ``h`` (``reference.rounding.steps``); this needs ``h``, and is sharpest where the
+candidate also returns its ``states``. A gradient matches where at least one check decides, and none
+objects.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,17 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reference.bounds import decides, over_tolerance
-from reference.candidates import RETURNED, Caller, Candidate, Flaw, Returned
-from reference.gradients import GRADIENTS
-from reference.oracle import Answer, Measure, Solved, check_steps, solved
+from reference.candidates import Caller, Candidate, Flaw, Returned, returned
+from reference.oracle import Answer, Solved, check_steps, solved
 from reference.problems import Problem
 from reference.report import Verdict
+from reference.rounding.tolerance import Measure, decides, over_tolerance
 
-# What the local check of a gradient builds on; it says nothing where that is wrong itself.
-PREMISES: dict[str, tuple[str, ...]] = {"states": ()}
-PREMISES |= dict.fromkeys("hVc", ("states",))
-PREMISES |= dict.fromkeys(("W", "U", "b", "x", "h0"), ("states", "h"))
+# The local check of a gradient says nothing where what it builds on is wrong itself: all of them
+# build on the states, and but for these on the gradients in the states.
+FROM_STATES = frozenset(("h", "V", "c"))
 
 
 def judge(
@@ -96,12 +95,12 @@ def judge_solved(
 def judged_calls(caller: Caller, chunk: Solved) -> Iterator[Call]:
     """Yield the calls for which there was time, in the order of the problems."""
     calls = [caller(answer.problem) for answer in chunk.answers]
-    own = [(None, None) if returned is None else _own_recursion(returned) for returned in calls]
+    own = [(None, None) if call is None else _own_recursion(call) for call in calls]
     looked_at = any(array is not None for pair in own for array in pair)
     all_steps = check_steps(chunk, own) if looked_at else [{}] * len(calls)
-    for answer, returned, steps in zip(chunk.answers, calls, all_steps, strict=True):
-        if returned is not None:
-            yield Call(answer, returned, _verdicts(returned, answer, steps))
+    for answer, call, steps in zip(chunk.answers, calls, all_steps, strict=True):
+        if call is not None:
+            yield Call(answer, call, _verdicts(call, answer, steps))
 
 
 def judge_whole(returned: Returned, answer: Answer) -> list[Verdict]:
@@ -116,17 +115,26 @@ def _own_recursion(returned: Returned) -> tuple[np.ndarray | None, np.ndarray | 
     return states, dh
 
 
-def _verdicts(returned: Returned, answer: Answer, steps: dict[str, Measure]) -> list[Verdict]:
+def _verdicts(call: Returned, answer: Answer, steps: dict[str, Measure]) -> list[Verdict]:
     """Judge what a candidate returned for one problem."""
-    found, problem = returned.gradients, answer.problem
+    found, problem = call.gradients, answer.problem
     if isinstance(found, Flaw):
-        return [Verdict(k, found.status, problem, detail=found.detail) for k in GRADIENTS]
-    names = [k for k in ("states", "h", *GRADIENTS) if k != "states" or k in found]
+        return [
+            Verdict(k, found.status, problem, detail=found.detail) for k in problem.cell.gradients
+        ]
+    names = [k for k in ("states", "h", *problem.cell.gradients) if k != "states" or k in found]
     verdicts: dict[str, Verdict] = {}
     for k in dict.fromkeys(names):  # the premises come first
-        sound = all(verdicts[p].status == "match" for p in PREMISES[k] if p in verdicts)
+        sound = all(verdicts[p].status == "match" for p in _premises(k) if p in verdicts)
         verdicts[k] = _verdict(k, found.get(k), answer, steps.get(k) if sound else None)
-    return [verdicts[k] for k in RETURNED if k in verdicts]
+    return [verdicts[k] for k in returned(problem.cell) if k in verdicts]
+
+
+def _premises(name: str) -> tuple[str, ...]:
+    """Return what the local check of a gradient builds on."""
+    if name == "states":
+        return ()
+    return ("states",) if name in FROM_STATES else ("states", "h")
 
 
 def _verdict(

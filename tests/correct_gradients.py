@@ -17,12 +17,14 @@ import numpy as np
 from correct_candidates import in_plain_loops
 from jax import lax
 
-from reference.gradients import squared_error
 from reference.leaves import autodiff, judge
-from reference.problems import Parameters, random_problem
+from reference.network import CELLS
+from reference.network.gradients import squared_error
+from reference.network.sequence import Probes, sequence
+from reference.problems import random_problem
 from reference.report import FAILURES
-from reference.rnn import Probes, sequence
 from reference.trees import Caller, loss_of_variables, match, read
+from reference.user_code import Parameters
 
 
 class Example(NamedTuple):
@@ -419,7 +421,7 @@ EXAMPLES["step of an LSTM"] = Example(
 
 def recurrent_network(params, x, h0, target):
     probes = Probes(jnp.zeros((len(x) + 1, len(h0))), jnp.zeros((len(x), len(params.c))))
-    return squared_error(sequence(params._asdict(), x, h0, probes)[1], target)
+    return squared_error(sequence(CELLS["tanh"], params._asdict(), x, h0, probes)[1], target)
 
 
 def recurrent_network_gradient(params, x, h0, target):

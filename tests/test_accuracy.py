@@ -9,7 +9,7 @@ from markers import read_part
 from rounding import rounding_bounds
 
 import manual_bptt as mb
-from reference.gradients import GRADIENTS
+from reference.network.gradients import GRADIENTS
 from reference.problems import REGIMES, random_problem
 
 exact, mp = accuracy.exact, accuracy.mp

@@ -14,7 +14,7 @@ from jax import lax
 
 from reference.leaf_report import Leaf, LeafReport
 from reference.leaves import check_gradient
-from reference.montecarlo import narrow_precisions, perturbed
+from reference.rounding.noise import narrow_precisions, perturbed
 from reference.trees import MISSING, match, read
 
 # Of the correct gradients, those that are judged in every run; `python tests/correct_gradients.py`

@@ -9,11 +9,11 @@ import pytest
 from correct_candidates import CANDIDATES, in_plain_loops
 
 import reference
-from reference.candidates import RETURNED, Caller
+from reference.candidates import Caller, returned
 from reference.diagnosis import Evidence, explain, gather, telling_problems
 from reference.findings import Diagnosis, Finding
-from reference.gradients import GRADIENTS
 from reference.mistakes import LOSSES, MISTAKES, combined, correct, results_of
+from reference.network.gradients import GRADIENTS
 from reference.observations import observations
 
 # In the loss of the last step these change nothing, or are the same as another.
@@ -50,8 +50,8 @@ def evidence(candidate, like):
     answers = {id(e.problem): e.truth for e in like}
     found = []
     for e in like:
-        returned = Caller(candidate)(e.problem)
-        arrays = {k: returned.array(k) for k in RETURNED}
+        call = Caller(candidate)(e.problem)
+        arrays = {k: call.array(k) for k in returned(e.problem.cell)}
         found.append(Evidence.of(e.problem, arrays, answers[id(e.problem)]))
     return found
 

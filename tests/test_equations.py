@@ -18,8 +18,9 @@ from manual_bptt.cli import verify
 from manual_bptt.equations import EQUATIONS, demonstrate, derivation, literal, smallest, unroll
 from manual_bptt.page import page
 from reference.equations import LEFT, _side_ratio, judge_equations
-from reference.problems import Parameters, Problem
+from reference.problems import Problem
 from reference.strategies import problems, whole_number_sequences
+from reference.user_code import Parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = list(range(1, 38))

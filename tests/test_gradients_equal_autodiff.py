@@ -11,7 +11,7 @@ import manual_bptt as mb
 import manual_bptt.candidate
 import reference
 from manual_bptt.candidate import candidate
-from reference.gradients import GRADIENTS, squared_error
+from reference.network.gradients import GRADIENTS, squared_error
 from reference.problems import REGIMES
 from reference.strategies import problems
 
@@ -107,7 +107,7 @@ def test_manual_and_jax_forward_passes_agree(seed, batched):
     p = reference.random_problem(T=6, B=B, D=3, H=5, O=2, regime="contracting", seed=seed)
     trace = mb.forward(p.params, p.x, p.h0)
     h, y = reference.forward(p.params, p.x, p.h0)
-    # NumPy's tanh was measured at 1.7 u and XLA's at 7.5 u (reference/bounds.py).
+    # NumPy's tanh was measured at 1.7 u and XLA's at 7.5 u (reference/rounding/steps.py).
     ours, jaxs = (forward_bounds(p.params, p.x, p.h0, tanh) for tanh in (4, 8))
     assert (np.abs(trace.h - h) <= ours[0] + jaxs[0]).all()
     assert (np.abs(trace.y - y) <= ours[1] + jaxs[1]).all()

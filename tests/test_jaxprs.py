@@ -14,7 +14,7 @@ from jax import lax
 import reference
 from reference import jaxprs
 from reference.jaxprs import Branches, Call, Scan, While
-from reference.montecarlo import unknown_operations
+from reference.rounding.noise import unknown_operations
 from reference.trees import loss_of_variables, read
 
 SQUARE = np.array([[0.5, -1.0], [0.25, 2.0]])

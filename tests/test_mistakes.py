@@ -10,11 +10,11 @@ import pytest
 
 import reference
 from reference import mistakes
-from reference.bounds import PROVES
-from reference.gradients import GRADIENTS
 from reference.mistakes import LOSSES, MISTAKES, Derivation, correct
+from reference.network.gradients import GRADIENTS
 from reference.oracle import solved
 from reference.problems import Problem, random_problem
+from reference.rounding.tolerance import PROVES
 from reference.verdicts import judge_solved
 
 # float32 rounds by more than these amount to, in most problems.

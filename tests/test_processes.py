@@ -13,7 +13,7 @@ import pytest
 
 from manual_bptt.cli import main
 from reference import processes
-from reference.candidates import RETURNED, Caller
+from reference.candidates import Caller, returned
 from reference.problems import random_problem
 from reference.processes import CandidateProcess, NoVerdictError
 from reference.user_code import LoadError, OutOfTimeError
@@ -261,8 +261,7 @@ def test_a_function_may_change_its_own_world_but_not_the_judge(folder):
 
 def test_a_function_reads_nothing_from_stdin(folder):
     with quiet("ends:reads_stdin") as process:
-        assert process({"x": PROBLEM.x, "h0": PROBLEM.h0, "target": PROBLEM.target}
-                       | PROBLEM.params._asdict(), RETURNED).values["b"] == 0  # fmt: skip
+        assert process(PROBLEM.arrays, returned(PROBLEM.cell)).values["b"] == 0
 
 
 def test_a_process_that_is_started_anew_has_forgotten_everything(folder):
@@ -293,7 +292,7 @@ def test_a_time_out_ends_the_processes_that_were_started(folder):
     with quiet("ends:waits_with_a_child") as process:
         arrays = {"x": PROBLEM.x, "h0": PROBLEM.h0, "target": PROBLEM.target}
         with pytest.raises(OutOfTimeError):
-            process(arrays | PROBLEM.params._asdict(), RETURNED, 0.5)
+            process(arrays | PROBLEM.params._asdict(), returned(PROBLEM.cell), 0.5)
     pid = int((folder / "child").read_text())
     for _ in range(100):  # the system takes a moment to end it
         if not is_running(pid):

@@ -7,7 +7,7 @@ import pytest
 
 from reference import check_gradient
 from reference.devices import float64_on_cpu
-from reference.montecarlo import RoundedFactors
+from reference.rounding.noise import RoundedFactors
 
 RNG = np.random.default_rng(5)
 SHAPES = {"W": (6, 6), "U": (6, 6), "V": (3, 6), "b": (6,)}

@@ -20,8 +20,8 @@ from manual_bptt.candidate import candidate
 from reference import enclosures, vectors
 from reference.corners import CASES, INPUTS, LAST, Case, shapes
 from reference.enclosures import EXPECTED, bound, nearest, rounded
-from reference.gradients import GRADIENTS
 from reference.mistakes import MISTAKES, correct
+from reference.network.gradients import GRADIENTS
 from reference.vectors import DTYPES, NotVerifiedError, hexadecimal, read_vectors, write_vectors
 
 ROOT = Path(__file__).resolve().parents[1]

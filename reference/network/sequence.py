@@ -1,12 +1,13 @@
-"""The forward equations in JAX, for one sequence; a batch is ``vmap`` of it.
+"""The forward equations in JAX, for one sequence of any cell; a batch is ``vmap`` of it.
 
-    h[t] = tanh(W h[t-1] + U x[t] + b)                              (Eq. 1)
-    y[t] = V h[t] + c                                               (Eq. 2)
+    h[t] = step(h[t-1], x[t])      for the lab's cell, tanh(W h[t-1] + U x[t] + b)      (Eq. 1)
+    y[t] = V h[t] + c                                                                   (Eq. 2)
 
 A *probe* is an array of zeros added to every state or output. It changes no value, and the gradient
 of the loss in it is the gradient in that state or output, with everything downstream included.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from reference.devices import float64_on_cpu
+from reference.network import named_cell
+from reference.network.cell import Cell
 
-PARAMETERS = ("W", "U", "b", "V", "c")
+PARAMETERS = ("W", "U", "b", "V", "c")  # of the lab's network
 
 
 class Probes(NamedTuple):
@@ -25,22 +28,17 @@ class Probes(NamedTuple):
     y: Any
 
 
-def cell(params: Any, h: Any, x_t: Any) -> Any:
-    """Return the next state (H,) of one sequence, from a state and an input (D,)."""
-    return jnp.tanh(params["W"] @ h + params["U"] @ x_t + params["b"])  # Eq. 1
-
-
 def output(params: Any, h: Any) -> Any:
     """Return the output (O,) in a state (H,)."""
     return params["V"] @ h + params["c"]  # Eq. 2
 
 
-def sequence(params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
+def sequence(cell: Cell, params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
     """Return the states (T+1, H) and the outputs (T, O) of one sequence x (T, D)."""
 
     def step(h: Any, inputs: Any) -> tuple[Any, tuple[Any, Any]]:
         x_t, probe_h, probe_y = inputs
-        h = cell(params, h, x_t) + probe_h
+        h = cell.step(params, h, x_t) + probe_h  # Eq. 1
         return h, (h, output(params, h) + probe_y)
 
     start = h0 + probes.h[0]
@@ -48,44 +46,50 @@ def sequence(params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
     return jnp.concatenate([start[None], states]), outputs
 
 
-batch = jax.vmap(sequence, in_axes=(None, 1, 0, Probes(1, 1)), out_axes=1)
-"""``sequence`` for x (T, B, D) and h0 (B, H); states, outputs and probes are (., B, .)."""
-
-
-def run(params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
+def run(cell: Cell, params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
     """Return states and outputs of a sequence (T, D) or of a batch (T, B, D)."""
-    return (sequence if x.ndim == 2 else batch)(params, x, h0, probes)
+    one = partial(sequence, cell)
+    if x.ndim == 2:
+        return one(params, x, h0, probes)
+    return jax.vmap(one, (None, 1, 0, Probes(1, 1)), 1)(params, x, h0, probes)
 
 
-def zero_probes(params: Any, x: Any) -> Probes:
-    """Return probes for a sequence or a batch, in the dtype of the parameters."""
-    T, *rest = x.shape[:-1]
-    dtype = params["W"].dtype
-    H, O = len(params["b"]), len(params["c"])
-    return Probes(np.zeros((T + 1, *rest, H), dtype), np.zeros((T, *rest, O), dtype))
+_run = partial(jax.jit, static_argnums=0)(run)
 
 
-def parameters(params: Any) -> dict[str, np.ndarray]:
-    """Return the arrays of anything that has the attributes W, U, b, V and c."""
-    return {k: np.asarray(getattr(params, k)) for k in PARAMETERS}
+def zero_probes(params: Any, x: Any, h0: Any) -> Probes:
+    """Return probes for a sequence or a batch, in the dtype of the inputs."""
+    T, O = len(x), len(params["c"])
+    h = np.zeros((T + 1, *h0.shape), x.dtype)
+    return Probes(h, np.zeros((*x.shape[:-1], O), x.dtype))
 
 
-def forward(params: Any, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def parameters(params: Any, cell: Cell) -> dict[str, np.ndarray]:
+    """Return the arrays of anything that has the parameters of a cell as attributes."""
+    return {k: np.asarray(getattr(params, k)) for k in cell.fields}
+
+
+def forward(
+    params: Any, x: Any, h0: Any = None, *, cell: str | Cell = "tanh"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(h, y)``: the states (T+1, ...) and the outputs (T, ...), Eqs. 1-2 in JAX.
 
     Parameters
     ----------
     params : object
-        Anything with the attributes W (H, H), U (H, D), b (H,), V (O, H) and c (O,).
+        Anything with the parameters of the cell as attributes, for the lab's W (H, H), U (H, D) and
+        b (H,), and with V (O, H) and c (O,).
     x : array, (T, D) or (T, B, D)
         The inputs.
     h0 : array, (H,) or (B, H), optional
         The initial state; zeros if None.
+    cell : str or Cell
+        The cell.
 
     Raises
     ------
     ValueError
-        If shapes disagree.
+        If shapes disagree, or there is no such cell.
 
     Examples
     --------
@@ -95,24 +99,27 @@ def forward(params: Any, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray
     >>> h.shape, y.shape
     ((6, 3, 4), (5, 3, 1))
     """
-    values, x, h0 = arguments(params, x, h0)
+    cell = named_cell(cell)
+    values, x, h0 = arguments(params, x, h0, cell)
     with float64_on_cpu():
-        h, y = jax.jit(run)(values, x, h0, zero_probes(values, x))
+        h, y = _run(cell, values, x, h0, zero_probes(values, x, h0))
         return np.asarray(h), np.asarray(y)
 
 
-def arguments(params: Any, x: Any, h0: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def arguments(
+    params: Any, x: Any, h0: Any, cell: Cell
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Return the parameters as a dict, x and h0, all of one dtype and with shapes that agree."""
-    values = parameters(params)
+    values = parameters(params, cell)
     dtype = np.result_type(*values.values(), np.float32)
     values = {k: array.astype(dtype) for k, array in values.items()}
-    H, O = len(values["b"]), len(values["c"])
     x = as_real("x", x, dtype)
     if x.ndim not in (2, 3):
         raise ValueError(f"x has shape {x.shape}; expected (T, D) or (T, B, D)")
-    D = x.shape[-1]
-    expected = {"W": (H, H), "U": (H, D), "b": (H,), "V": (O, H), "c": (O,)}
-    for k, shape in expected.items():
+    if values["V"].ndim != 2:
+        raise ValueError(f"V has shape {values['V'].shape}; expected (O, H)")
+    O, H = values["V"].shape
+    for k, shape in cell.shapes({"D": x.shape[-1], "H": H, "O": O}).items():
         require_shape(k, values[k], shape)
     shape = (*x.shape[1:-1], H)
     state = np.zeros(shape, dtype) if h0 is None else as_real("h0", h0, dtype)

@@ -30,8 +30,8 @@ import numpy as np
 from jax import lax
 
 from reference import jaxprs
-from reference.bounds import RUNS
 from reference.jaxprs import Branches, Call, Scan, While, computed
+from reference.rounding.tolerance import RUNS
 
 DEVIATES = 32749  # so many xi in one run, a prime; when they are used up, they are used again
 STRIDE = 1009  # by which an iteration of a loop starts further on than the one before
@@ -124,7 +124,7 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
     @jax.jit
     def run(deviates: Any, u: Any, leaves: list[Any]) -> list[Any]:
         noise = Noise(deviates, u)
-        return _evaluate(jaxpr, [noise.rounded(jnp.asarray(leaf)) for leaf in leaves], noise)
+        return evaluate(jaxpr, [noise.rounded(jnp.asarray(leaf)) for leaf in leaves], noise)
 
     def runs(u: float, *arguments: Any) -> list[Any]:
         rng = np.random.default_rng(0)
@@ -156,7 +156,7 @@ def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[.
 
     @jax.jit
     def rounded(scale: Any, leaves: list[Any]) -> list[Any]:
-        return _evaluate(jaxpr, list(map(jnp.asarray, leaves)), RoundedFactors(scale))
+        return evaluate(jaxpr, list(map(jnp.asarray, leaves)), RoundedFactors(scale))
 
     def run(digits: int, *arguments: Any) -> Any:
         leaves = rounded(2.0**digits, jax.tree.leaves(arguments))
@@ -165,7 +165,7 @@ def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[.
     return run
 
 
-def _evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Arithmetic) -> list[Any]:
+def evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Arithmetic) -> list[Any]:
     """Return the results of a jaxpr with errors."""
 
     def with_errors(equation: Any, operands: list[Any]) -> list[Any]:
@@ -185,7 +185,7 @@ def _follow(
 ) -> list[Any]:
     match found:
         case Call(body):
-            return _evaluate(body, operands, noise)
+            return evaluate(body, operands, noise)
         case Branches(bodies):
             return _branches(bodies, operands, noise)
         case Scan():
@@ -196,7 +196,7 @@ def _follow(
 
 def _branches(bodies: tuple[Any, ...], operands: list[Any], noise: Arithmetic) -> list[Any]:
     def follow(body: Any, *operands: Any) -> list[Any]:
-        return _evaluate(body, operands, noise)
+        return evaluate(body, operands, noise)
 
     return list(lax.switch(operands[0], [partial(follow, b) for b in bodies], *operands[1:]))
 
@@ -206,7 +206,7 @@ def _scan(loop: Scan, operands: list[Any], noise: Arithmetic) -> list[Any]:
 
     def body(carry: list[Any], inputs: Any) -> tuple[list[Any], list[Any]]:
         start, x = inputs
-        results = _evaluate(loop.body, [*operands[:n], *carry, *x], noise.further(start))
+        results = evaluate(loop.body, [*operands[:n], *carry, *x], noise.further(start))
         return results[: m - n], results[m - n :]
 
     starts = np.arange(1, loop.length + 1) * STRIDE % DEVIATES
@@ -223,7 +223,7 @@ def _while(loop: While, operands: list[Any], noise: Arithmetic) -> list[Any]:
 
     def body(state: Any) -> Any:
         start, carry = state
-        results = _evaluate(loop.body, [*operands[n:m], *carry], noise.further(start))
+        results = evaluate(loop.body, [*operands[n:m], *carry], noise.further(start))
         return (start + STRIDE) % DEVIATES, results
 
     state = (jnp.asarray(STRIDE), operands[m:])

@@ -1,4 +1,4 @@
-"""``jax.grad`` of everything: the five parameters, the inputs, and every state."""
+"""``jax.grad`` of everything: the parameters, the inputs, and every state."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -9,9 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from reference.devices import float64_on_cpu
-from reference.rnn import Probes, arguments, as_real, require_shape, run, zero_probes
+from reference.network import named_cell
+from reference.network.cell import Cell
+from reference.network.sequence import (
+    Probes,
+    arguments,
+    as_real,
+    require_shape,
+    run,
+    zero_probes,
+)
 
-GRADIENTS = ("W", "U", "b", "V", "c", "x", "h0", "h")
+GRADIENTS = ("W", "U", "b", "V", "c", "x", "h0", "h")  # of the lab's network
 Loss = str | Callable[[Any, Any], Any]
 
 
@@ -40,6 +49,7 @@ def gradients(
     h0: Any = None,
     loss: Loss = "squared_error",
     weights: Any = None,
+    cell: str | Cell = "tanh",
 ) -> dict[str, np.ndarray]:
     """Differentiate the loss of the network with ``jax.grad``.
 
@@ -48,7 +58,8 @@ def gradients(
     Parameters
     ----------
     params : object
-        Anything with the attributes W (H, H), U (H, D), b (H,), V (O, H) and c (O,).
+        Anything with the parameters of the cell as attributes, for the lab's W (H, H), U (H, D) and
+        b (H,), and with V (O, H) and c (O,).
     x : array, (T, D) or (T, B, D)
         The inputs.
     target : array
@@ -60,16 +71,20 @@ def gradients(
         returns a scalar.
     weights : array, optional
         For ``"squared_error"``: (T,), (T, B) or like the outputs.
+    cell : str or Cell
+        The cell.
 
     Returns
     -------
     dict
-        The gradients in W, U, b, V, c, x, h0, and in every state: ``h`` is (T+1, H) or (T+1, B, H).
+        The gradients in every parameter, in x, h0, and in every state: ``h`` is (T+1, H) or
+        (T+1, B, H).
 
     Raises
     ------
     ValueError
-        If shapes disagree, loss is an unknown name, or weights come with a loss that takes none.
+        If shapes disagree, loss or cell is an unknown name, or weights come with a loss that takes
+        none.
 
     Examples
     --------
@@ -79,10 +94,10 @@ def gradients(
     >>> {k: g.shape for k, g in grads.items() if k in "Wh"}
     {'W': (4, 4), 'h': (6, 4)}
     """
-    function = named_loss(loss)
+    function, cell = named_loss(loss), named_cell(cell)
     if weights is not None and function is not squared_error:
         raise ValueError(f"weights was given, but the loss {loss!r} takes none")
-    values, x, h0 = arguments(params, x, h0)
+    values, x, h0 = arguments(params, x, h0, cell)
     target = as_real("target", target, x.dtype)
     outputs = (*x.shape[:-1], len(values["c"]))
     if function in LOSSES.values():
@@ -91,10 +106,10 @@ def gradients(
     if weights is not None:
         shapes = [outputs[:n] for n in range(1, len(outputs) + 1)]
         given.append(require_shape("weights", as_real("weights", weights, x.dtype), *shapes))
-    variables = (values, x, h0, zero_probes(values, x))
+    variables = (values, x, h0, zero_probes(values, x, h0))
     with float64_on_cpu():
-        grads = _autodiff(variables, tuple(given), loss=function)
-        return {k: np.array(g) for k, g in grads.items() if k in GRADIENTS}
+        grads = _autodiff(variables, tuple(given), loss=function, cell=cell)
+        return {k: np.array(grads[k]) for k in cell.gradients}
 
 
 def named_loss(loss: Loss) -> Callable[..., Any]:
@@ -117,7 +132,7 @@ def _slope(loss: Callable[[Any, Any], Any]) -> Any:
     return jax.jit(jax.grad(loss))
 
 
-def autodiff(variables: Any, given: Any, loss: Callable[..., Any]) -> dict[str, Any]:
+def autodiff(variables: Any, given: Any, loss: Callable[..., Any], cell: Cell) -> dict[str, Any]:
     """Return every gradient, ``y``, that in the outputs, and the ``states``, by one ``jax.grad``.
 
     variables are (params as a dict, x, h0, probes); the loss is called with the outputs and what is
@@ -125,7 +140,7 @@ def autodiff(variables: Any, given: Any, loss: Callable[..., Any]) -> dict[str, 
     """
 
     def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
-        h, y = run(params, x, h0, probes)
+        h, y = run(cell, params, x, h0, probes)
         return loss(y, *given), h
 
     grads, h = jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)(*variables)
@@ -133,4 +148,4 @@ def autodiff(variables: Any, given: Any, loss: Callable[..., Any]) -> dict[str, 
     return {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y, "states": h}
 
 
-_autodiff = partial(jax.jit, static_argnames="loss")(autodiff)
+_autodiff = partial(jax.jit, static_argnames=("loss", "cell"))(autodiff)

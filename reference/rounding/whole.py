@@ -1,0 +1,92 @@
+"""The end-to-end check: how far a correct gradient may lie from autodiff's.
+
+Two things separate two correct codes. One is the rounding of every step, amplified by all that
+follows: in a chaotic network it reaches every digit, so no tolerance that ignores the conditioning
+of the problem is both safe and sharp. It is measured: the gradient is computed again with an error
+in every operation that rounds (``reference.rounding.noise``). The other is the rounding of the sums
+over time and batch, which Higham (2002, section 3.1) bounds by gamma_n times the sum of magnitudes.
+Hence, with gamma_n = n u / (1 - n u),
+
+    tolerance = 5 max |perturbed - plain| + 2 gamma_n sum |terms| + 64 n tiny
+
+with the largest of 8 perturbed runs, u the unit roundoff of the candidate's dtype, and 64 n tiny
+for results so small that they are flushed to zero. The second term is of the gradients in the
+parameters alone; the sums of a step are among the operations with errors. Where the tolerance
+exceeds a thousandth of the gradient, the problem proves nothing end to end, and only its steps can
+be checked.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reference import jaxprs
+from reference.network.cell import Cell
+from reference.network.gradients import autodiff
+from reference.rounding.known import Machine, gamma
+from reference.rounding.noise import DEVIATES, Noise, evaluate
+from reference.rounding.steps import Traced, by_autodiff, everywhere, state_bounds
+from reference.rounding.tolerance import FLUSHED, RUNS, V64
+
+OF_DEVIATION = 5.0  # times the largest deviation, of errors of one to two units, is explained
+
+
+def deviates() -> np.ndarray:
+    """Return the errors of RUNS runs, in units of roundoff, always the same ones."""
+    rng = np.random.default_rng(0)
+    xi: np.ndarray = rng.uniform(1, 2, (RUNS, DEVIATES)) * rng.choice([-1, 1], (RUNS, DEVIATES))
+    return xi
+
+
+def truth_and_tolerance(
+    cell: Cell, traced: Traced, like: Any, loss: Callable[..., Any]
+) -> Callable[..., dict[str, tuple[Any, Any]]]:
+    """Return a function that returns autodiff's gradients and states with their tolerances.
+
+    It is called with the variables (params as a dict, x, h0, probes), what the loss is given beside
+    the outputs, the deviates, the sizes and the machine; ``like`` are arguments like the first two.
+    """
+    jaxpr, tree = jaxprs.traced(
+        lambda variables, given: autodiff(variables, given, loss, cell), *like
+    )
+
+    def solve(variables: Any, given: Any, xi: Any, sizes: Any, m: Machine) -> dict[str, Any]:
+        plain = autodiff(variables, given, loss, cell)
+        leaves = jax.tree.leaves((variables, given))
+
+        def deviation(xi: Any) -> dict[str, Any]:
+            noisy = jax.tree.unflatten(tree, evaluate(jaxpr, leaves, Noise(xi, m.u)))
+            return {k: jnp.max(jnp.abs(noisy[k] - plain[k])) for k in cell.gradients}
+
+        spread = {k: jnp.max(d) for k, d in jax.vmap(deviation)(xi).items()}
+        params, x, *_ = variables
+        n = sizes["T"] * sizes["B"] + sizes["H"] + sizes["O"]
+        sums = magnitudes(cell, params, x, plain)
+        of_sums = 2 * gamma(sizes["T"] * sizes["B"] + 1, m.u)
+
+        def tolerance(k: str) -> Any:
+            return OF_DEVIATION * spread[k] + of_sums * sums.get(k, 0.0) + FLUSHED * n * m.tiny
+
+        states = plain["states"]
+        e_h = state_bounds(cell, traced, params, states, x, m._replace(u=m.u + V64))
+        found = {k: (plain[k], tolerance(k) + 0 * plain[k]) for k in cell.gradients}
+        return found | {"states": (states, e_h)}
+
+    return solve
+
+
+def magnitudes(cell: Cell, params: Any, x: Any, plain: Any) -> dict[str, Any]:
+    """Return the sum of the magnitudes of what each step adds to the gradients in the parameters.
+
+    plain are what ``autodiff`` returns.
+    """
+    h, dh, dy = plain["states"], plain["h"], plain["y"]
+    p = {k: params[k] for k in cell.params}
+    _, (of_steps, _, _) = everywhere(by_autodiff, 3)(cell, p, h[:-1], x, dh[1:])
+    sums = {k: jnp.abs(g).sum((0, 1)) for k, g in of_steps.items()}
+    sums["V"] = jnp.einsum("tbi,tbj->ij", jnp.abs(dy), jnp.abs(h[1:]))
+    sums["c"] = jnp.abs(dy).sum((0, 1))
+    return sums
