@@ -22,23 +22,29 @@ from threadpoolctl import threadpool_limits
 
 import manual_bptt as mb
 from manual_bptt import compiled
-from manual_bptt.checkpointing import Kernel
+from manual_bptt.arrays import Array, rows
 from manual_bptt.cli.bench import DTYPES, SHAPES, cores
 from manual_bptt.cli.contestants import Call, Shape, Work, by_hand, by_jax, work
 from manual_bptt.cli.timing import medians, product_rate
-from manual_bptt.params import Array, Params
+from manual_bptt.engine.blocks import Kernel, block_length
+from manual_bptt.params import Params
+from manual_bptt.products import from_outputs
 
 MODULES = {
-    name: import_module(f"manual_bptt.{name}")
-    for name in ("forward", "gradients", "parallel", "workspace")
+    name: import_module(f"manual_bptt.{path}")
+    for name, path in (
+        ("gradients", "gradients"),
+        ("blocks", "engine.blocks"),
+        ("workers", "engine.workers"),
+        ("workspace", "engine.workspace"),
+    )
 }
-forward = MODULES["forward"]
 LARGE = [SHAPES[i] for i in (5, 7, 8)]
 CHOSEN = [SHAPES[i] for i in (1, 2, 3, 4, 5, 7)]
 
 
 def within(call: Call, **values: Any) -> Call:
-    """Return the call as it is while names, such as ``forward__BLOCK_ROWS``, have other values."""
+    """Return the call as it is while names, such as ``blocks__BLOCK_ROWS``, have other values."""
     places = [(*path.split("__", 1), value) for path, value in values.items()]
     places = [(MODULES[module], name, value) for module, name, value in places]
 
@@ -77,25 +83,6 @@ def stacked_states(params: Params, x: Array, h: Array) -> None:
     h[1:] = z[1:, ..., :H]
 
 
-def stacked_da(params: Params, h: Array, dy: Array, da: Array, carried: Array) -> None:
-    """Eqs. 4-5 with one product a step: dh[t] = [W; V]' [da[t+1]; dy[t]]."""
-    W, _, _, V, _ = params
-    H = len(W)
-    WV = np.concatenate([W, V])
-    z = np.empty((*h.shape[:-1], H + len(V)), h.dtype)
-    z[-1, ..., :H], z[1:, ..., H:] = 0, dy
-    slope = 1 - h[1:] * h[1:]
-    dh, last = np.empty_like(h[0]), True
-    for z_now, z_before, slope_now in zip(z[:0:-1], z[-2::-1, ..., :H], slope[::-1], strict=True):
-        z_now.dot(WV, dh)
-        if last:
-            np.add(dh, carried, dh)
-            last = False
-        np.multiply(dh, slope_now, z_before)
-    da[...] = z[:-1, ..., :H]
-    carried[...] = da[0] @ W
-
-
 def with_tanh_of_the_c_library() -> Kernel:
     """Return the compiled kernel with math.tanh."""
 
@@ -111,10 +98,10 @@ def with_tanh_of_the_c_library() -> Kernel:
     product = compiled._product
 
     def states(params: Params, x: Array, h: Array) -> None:
-        np.matmul(forward.rows(x), np.ascontiguousarray(params.U.T), out=forward.rows(h[1:]))
+        np.matmul(rows(x), np.ascontiguousarray(params.U.T), out=rows(h[1:]))
         _states(np.ascontiguousarray(params.W.T), params.b, compiled._batch(h))
 
-    return compiled.KERNEL._replace(states=states)
+    return compiled.KERNEL._replace(forward_block=states)
 
 
 LIBRARY_TANH = with_tanh_of_the_c_library()
@@ -129,11 +116,11 @@ def jax_with_inputs_of_its_own(todo: Work) -> Call:
 CHANGES: dict[str, tuple[Callable[[Work], Call], Callable[[Work], Call]]] = {
     "NumPy: the whole sequence at once, not in blocks": (
         by_hand,
-        lambda todo: within(by_hand(todo), forward__BLOCK_ROWS=2**40, forward__BLOCK_STEPS=2**40),
+        lambda todo: within(by_hand(todo), blocks__BLOCK_ROWS=2**40, blocks__BLOCK_STEPS=2**40),
     ),
-    "NumPy: one stacked product a step": (
+    "NumPy: one stacked product a step forward": (
         by_hand,
-        lambda todo: with_kernel(todo, Kernel(stacked_states, stacked_da)),
+        lambda todo: with_kernel(todo, Kernel(stacked_states)),
     ),
     "the kernel in NumPy, not compiled": (lambda todo: by_hand(todo, kernel="numba"), by_hand),
     "compiled: tanh of the C library": (
@@ -146,7 +133,7 @@ CHANGES: dict[str, tuple[Callable[[Work], Call], Callable[[Work], Call]]] = {
     ),
     "compiled: two BLAS libraries with all their threads": (
         lambda todo: by_hand(todo, kernel="numba"),
-        lambda todo: within(by_hand(todo, kernel="numba"), parallel__THREADED=2**62),
+        lambda todo: within(by_hand(todo, kernel="numba"), workers__THREADED=2**62),
     ),
     f"NumPy: one thread of BLAS, not {cores()}": (
         by_hand,
@@ -166,7 +153,7 @@ def with_new_memory(shape: Shape) -> float:
     In one that has freed large arrays before, the C library keeps memory by itself.
     """
     code = (
-        "import sys, manual_bptt.workspace as workspace\n"
+        "import sys, manual_bptt.engine.workspace as workspace\n"
         "from manual_bptt.cli.contestants import Shape, by_hand, work\n"
         "from manual_bptt.cli.timing import medians\n"
         "workspace.KEPT, *shape = map(int, sys.argv[1:])\n"
@@ -191,8 +178,9 @@ def parts_of_a_call(todo: Work) -> dict[str, Call]:
     whole = by_hand(todo, kernel="numba")
 
     def recursions() -> None:
-        compiled.KERNEL.states(params, x, h)
-        compiled.KERNEL.da(params, h, dy, da, carried)
+        compiled.KERNEL.forward_block(params, x, h)
+        from_outputs(params, dy, da)
+        compiled.KERNEL.backward_block(params, x, h, da, da, carried)
 
     own = jax.device_put(params)
     nothing = jax.jit(lambda params, x, h0, target: (target[0, 0], params))
@@ -216,12 +204,12 @@ def products_alone(todo: Work) -> Call:
     params, x, _, _ = todo
     (T, B, D), (O, H), dtype = x.shape, params.V.shape, x.dtype
     b = B // cores()
-    steps = forward.block_length(b)
+    steps = block_length(b)
 
     def on_a_thread(_: int) -> None:
         h, da, wide = (np.ones((steps, b, H), dtype) for _ in range(3))
         dy, dx = np.ones((steps * b, O), dtype), np.ones((steps * b, D), dtype)
-        flat_h, flat_da, flat = (forward.rows(a) for a in (h, da, wide))
+        flat_h, flat_da, flat = (rows(a) for a in (h, da, wide))
         Wt, Ut, Vt = (np.ascontiguousarray(a.T) for a in (params.W, params.U, params.V))
         for _ in range(T // steps):
             np.matmul(dx, Ut, out=flat)

@@ -9,6 +9,7 @@
 """
 
 from manual_bptt.backward import backward, hidden_gradients
+from manual_bptt.cells import CELLS
 from manual_bptt.forward import Trace, forward
 from manual_bptt.gradients import loss_and_gradients
 from manual_bptt.losses import last_step_squared_error, squared_error
@@ -16,6 +17,7 @@ from manual_bptt.params import Gradients, Params, init_params
 
 __version__ = "0.1.0"
 __all__ = [
+    "CELLS",
     "Gradients",
     "Params",
     "Trace",

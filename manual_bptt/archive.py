@@ -13,8 +13,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
+from manual_bptt.arrays import Array
 from manual_bptt.files import write_whole
-from manual_bptt.params import Array
 
 KINDS = "biufU"  # real numbers and text
 END = 22  # bytes of the record at the end of an archive; two from the tenth on count its members

@@ -18,14 +18,16 @@ batches, where the parameter gradients are summed over the sequences as well. Ar
 sequence per row, so that ``W' da`` for the whole batch is ``da @ W``.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
-from manual_bptt.forward import Trace, blocks, rows
-from manual_bptt.params import Array, Gradients, Params
+from manual_bptt.arrays import AnyParams, Array
+from manual_bptt.engine.blocks import backward_block, backward_blocks, blocks
+from manual_bptt.forward import Trace
+from manual_bptt.params import Gradients, gradients_of, no_gradients
+from manual_bptt.products import from_outputs
 from manual_bptt.validation import (
     as_array,
     as_inputs,
@@ -36,13 +38,10 @@ from manual_bptt.validation import (
     require_finite,
     require_shape,
 )
-from manual_bptt.workspace import workspace
-
-DaOfBlock = Callable[[Params, Array, Array, Array, Array], None]
 
 
 def backward(
-    params: Params, trace: Trace, dy: Any, *, dh_last: Any = None, check_finite: bool = True
+    params: AnyParams, trace: Trace, dy: Any, *, dh_last: Any = None, check_finite: bool = True
 ) -> Gradients:
     """Return the exact gradient in every parameter, every input and the initial state (Eqs. 4-10).
 
@@ -64,7 +63,8 @@ def backward(
     Returns
     -------
     Gradients
-        ``W U b V c``, summed over time and batch, ``x`` and ``h0``.
+        The parameters' own fields, ``W U b V c`` first, summed over time and batch, ``x`` and
+        ``h0``.
 
     Raises
     ------
@@ -85,13 +85,13 @@ def backward(
     """
     params, x, h, dy, dh_last = _checked(params, trace, dy, dh_last, check_finite)
     sums, dx, dh0 = no_gradients(params), np.empty_like(x), dh_last.copy()
-    run_backward(params, x, h, dy, sums, dx, dh0)
-    return Gradients(*sums, dx, dh0)
+    backward_blocks(params, x, h, dy, sums, dx, dh0)
+    return gradients_of(params, *sums, dx, dh0)
 
 
 @reports_overflow
 def hidden_gradients(
-    params: Params, trace: Trace, dy: Any, *, dh_last: Any = None, check_finite: bool = True
+    params: AnyParams, trace: Trace, dy: Any, *, dh_last: Any = None, check_finite: bool = True
 ) -> Array:
     """Return dh, the gradient of the loss in every state: dh[t] is that in h[t] (Eqs. 4-5).
 
@@ -109,84 +109,20 @@ def hidden_gradients(
     >>> bool(np.allclose(dh[5], params.V.T @ dy[-1]))  # Eq. 4
     True
     """
-    params, _, h, dy, dh_last = _checked(params, trace, dy, dh_last, check_finite)
+    params, x, h, dy, dh_last = _checked(params, trace, dy, dh_last, check_finite)
     dh = np.empty_like(h)
     dh[0] = dh_last  # dh[0] is what is carried back
     for block in reversed(blocks(dy)):
-        dh_of_block = dh[1:][block]
-        da = np.empty_like(dh_of_block)
-        da_of_block(params, h[block.start : block.stop + 1], dy[block], da, dh[0], dh_of_block)
+        dh_now = dh[1:][block]
+        da = np.empty((*dh_now.shape[:-1], len(params.b)), dh.dtype)
+        from_outputs(params, dy[block], dh_now)
+        backward_block(params, x[block], h[block.start : block.stop + 1], dh_now, da, dh[0])
     return dh
-
-
-def no_gradients(params: Params) -> Params:
-    """Return the zeros to which ``run_backward`` adds."""
-    return Params(*(np.zeros(array.shape, array.dtype) for array in params))
-
-
-def da_of_block(
-    params: Params, h: Array, dy: Array, da: Array, carried: Array, dh: Array | None = None
-) -> None:
-    """Write the gradients in the pre-activations to da, and those in h[1:] to dh (Eqs. 4-5).
-
-    ``carried`` is the gradient that the last state receives from later steps, and becomes that in
-    h[0].
-    """
-    dh = da if dh is None else dh
-    from_outputs(params, dy, da)  # da[t] holds V' dy[t] for now
-    slope = h[1:] * h[1:]
-    np.subtract(1, slope, out=slope)  # 1 - h[t]^2
-    for da_now, dh_now, slope_now in zip(da[::-1], dh[::-1], slope[::-1], strict=True):
-        np.add(da_now, carried, dh_now)  # Eq. 4 at T, then Eq. 5
-        np.multiply(dh_now, slope_now, da_now)  # da[t]
-        da_now.dot(params.W, carried)  # W' da[t], what h[t-1] receives
-
-
-def from_outputs(params: Params, dy: Array, out: Array) -> None:
-    """Write V' dy[t], what each state receives from its own output, to out."""
-    product = np.matmul if len(params.V) > 1 else np.dot  # matmul is slow with nothing to sum
-    product(rows(dy), params.V, out=rows(out))
-
-
-@reports_overflow
-def run_backward(
-    params: Params,
-    x: Array,
-    h: Array,
-    dy: Array,
-    sums: Params,
-    dx: Array,
-    carried: Array,
-    da_of: DaOfBlock = da_of_block,
-) -> None:
-    """Eqs. 4-10 on arguments that are known to be good, from the last block to the first.
-
-    The gradients in the parameters are added to sums, those in x written to dx. ``carried`` is the
-    gradient that h[T] receives from beyond, and becomes that in h[0]. ``da_of`` computes what
-    ``da_of_block`` does.
-    """
-    dW, dU, db, dV, dc = sums
-    in_time = blocks(x)
-    over_time = np.ones(len(rows(dy[in_time[0]])), h.dtype)  # rounds less than .sum(axis=0)
-    with workspace("da", len(over_time) * len(params.W), h.dtype) as memory:
-        for block in reversed(in_time):
-            h_of_block = h[block.start : block.stop + 1]
-            states = h_of_block[1:]
-            h_before, h_now, ys = rows(h_of_block[:-1]), rows(states), rows(dy[block])
-            da_block = memory[: states.size].reshape(states.shape)
-            da_of(params, h_of_block, dy[block], da_block, carried)  # Eqs. 4-5
-            da, ones = rows(da_block), over_time[: len(ys)]
-            dW += da.T.dot(h_before)  # Eq. 9
-            dU += da.T.dot(rows(x[block]))  # Eq. 10
-            db += ones.dot(da)  # Eq. 7
-            dV += ys.T.dot(h_now)  # Eq. 8
-            dc += ones.dot(ys)  # Eq. 6
-            dx[block] = da.dot(params.U).reshape(dx[block].shape)
 
 
 def _checked(
     params: Any, trace: Any, dy: Any, dh_last: Any, check_finite: bool
-) -> tuple[Params, Array, Array, Array, Array]:
+) -> tuple[Any, Array, Array, Array, Array]:
     """Return (params, x, h, dy, dh_last), all of them good."""
     params = as_params(params, check_finite=check_finite)
     trace = Trace(**attributes("trace", trace, Trace._fields, "what forward returned"))
@@ -194,7 +130,7 @@ def _checked(
     T, *batch = x.shape[:-1]
     h = as_array("trace.h", trace.h, params.W.dtype)
     meaning = "(T+1, B, H)" if batch else "(T+1, H)"
-    require_shape("trace.h", h, (T + 1, *batch, len(params.W)), meaning)
+    require_shape("trace.h", h, (T + 1, *batch, params.V.shape[1]), meaning)
     if check_finite:
         require_finite("trace.h", h)
     dy = as_outputs("dy", dy, params, x, check_finite=check_finite)

@@ -3,21 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
+from manual_bptt.arrays import Array
 from manual_bptt.backward import hidden_gradients
+from manual_bptt.cells import cell_named
 from manual_bptt.forward import forward
 from manual_bptt.gradients import Loss, loss_and_gradients
 from manual_bptt.losses import squared_error
-from manual_bptt.params import Array
+from manual_bptt.validation import parameters_in
 
 
 def candidate(
-    loss: Loss = squared_error, **options: Any
+    loss: Loss = squared_error, cell: str = "tanh", **options: Any
 ) -> Callable[[Any, Any, Any, Any], dict[str, Array]]:
     """Return a function ``(params, x, h0, target)`` that returns every gradient of the loss.
 
-    Its result holds the arrays ``W U b V c x h0`` that ``loss_and_gradients`` returns with these
-    options. Without options it also holds ``states``, those of the trace, and ``h``, the gradient
-    in every state: what ``forward`` and ``hidden_gradients`` return.
+    ``params`` is any object with the attributes ``W U b V c``, and those of the cell beside them.
+    The result holds the arrays that ``loss_and_gradients`` returns with these options, by name:
+    those of params, ``x`` and ``h0``. Without options it also holds ``states``, those of the trace,
+    and ``h``, the gradient in every state: what ``forward`` and ``hidden_gradients`` return.
 
     Examples
     --------
@@ -29,7 +32,10 @@ def candidate(
     (['U', 'V', 'W', 'b', 'c', 'h', 'h0', 'states', 'x'], (6, 4))
     """
 
+    kind = cell_named(cell).Params
+
     def gradients_of(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
+        params = parameters_in(params, kind)
         _, grads = loss_and_gradients(params, x, target, h0=h0, loss=loss, **options)
         if options:
             return grads._asdict()

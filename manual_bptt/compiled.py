@@ -2,8 +2,9 @@
 
 A NumPy operation costs a third of a microsecond before it computes anything, a time step takes six
 of them, and each goes through the states once more. The functions here take the place of
-``states_of_block`` and ``da_of_block``, and of nothing else. Within a step they make one product,
-by BLAS or, for one sequence of few units, by a loop; then one pass over the states.
+``forward_block`` and ``backward_block`` for the lab's cell, and of nothing else. Within a step they
+make one product, by BLAS or, for one sequence of few units, by a loop; then one pass over the
+states.
 
 A product and the addition that follows may be fused, which rounds once instead of twice; nothing
 else of what is called fast mathematics is allowed.
@@ -15,35 +16,36 @@ import numpy as np
 from numba import njit
 from scipy.linalg import cython_blas  # noqa: F401 (it is numba's np.dot)
 
-from manual_bptt.backward import from_outputs
-from manual_bptt.checkpointing import Kernel
-from manual_bptt.forward import rows, states_of_block
-from manual_bptt.params import Array, Params
-from manual_bptt.validation import sum_of_squares
+from manual_bptt.arrays import AnyParams, Array, rows, sum_of_squares
+from manual_bptt.engine import blocks
+from manual_bptt.engine.blocks import Kernel
+from manual_bptt.products import Sides
 
-FEW = 64  # units of a single sequence: up to so many, a loop is faster than BLAS
+FEW = 64  # units of a single sequence up to which a loop is faster than BLAS
 
 compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
-def states(params: Params, x: Array, h: Array) -> None:
+def forward_block(params: AnyParams, x: Array, h: Array) -> None:
     """Write the states that follow h[0] to h[1:] (Eq. 1); what may overflow is left to NumPy."""
-    W, U, b, _, _ = params
-    np.matmul(rows(x), np.ascontiguousarray(U.T), out=rows(h[1:]))  # U x[t]
+    W, b = params.W, params.b
+    np.matmul(rows(x), np.ascontiguousarray(params.U.T), out=rows(h[1:]))  # U x[t]
     of_states = sum_of_squares(W) * (len(b) + sum_of_squares(h[0]))
     if sum_of_squares(h[1:]) + sum_of_squares(b) + of_states < float(np.finfo(W.dtype).max):
         _states(np.ascontiguousarray(W.T), b, _batch(h))
     else:
-        states_of_block(params, x, h)
+        blocks.forward_block(params, x, h)
 
 
-def da(params: Params, h: Array, dy: Array, da: Array, carried: Array) -> None:
-    """Write the gradients in the pre-activations to da, and leave that in h[0] in carried."""
-    from_outputs(params, dy, da)
+def backward_block(
+    params: AnyParams, x: Array, h: Array, dh: Array, da: Array, carried: Array
+) -> Sides:
+    """Make da of V' dy, which dh holds in the same memory, and leave in carried that in h[0]."""
     _da(params.W, _batch(h), _batch(da), carried if carried.ndim == 2 else carried[None])
+    return {}
 
 
-KERNEL = Kernel(states, da, own_blas=True)
+KERNEL = Kernel(forward_block, backward_block, own_blas=True)
 
 
 def _batch(array: Array) -> Array:

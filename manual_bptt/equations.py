@@ -23,7 +23,8 @@ import numpy as np
 from numpy import diag, outer, tanh
 
 from manual_bptt.arithmetic import reports_overflow
-from manual_bptt.params import Array, Params
+from manual_bptt.arrays import Array
+from manual_bptt.params import Params
 from manual_bptt.validation import as_inputs, as_params, as_state, require_finite
 
 __all__ = ["EQUATIONS", "Equation", "Unrolled", "derivation", "evaluate", "literal", "unroll"]

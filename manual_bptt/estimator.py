@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
+from manual_bptt.arrays import Array
 from manual_bptt.forward import forward
-from manual_bptt.params import Array, Params, init_params
+from manual_bptt.params import Params, init_params
 from manual_bptt.training import (
     Adam,
     ArraySequences,

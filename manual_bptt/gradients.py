@@ -4,17 +4,21 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any, Literal
 
-from manual_bptt.checkpointing import Kernel, Plan, require_checkpoints
+from manual_bptt.arrays import AnyParams, Array, in_words
+from manual_bptt.cells import CELLS, cell_of, name_of
+from manual_bptt.engine.blocks import PLAIN, Kernel
+from manual_bptt.engine.segments import Plan, require_checkpoints
+from manual_bptt.engine.workers import Workers, compute, require_workers
 from manual_bptt.losses import last_step_squared_error, squared_error
-from manual_bptt.parallel import Workers, compute, require_workers
-from manual_bptt.params import Array, Gradients, Params, in_words
+from manual_bptt.params import Gradients
 from manual_bptt.validation import as_inputs, as_outputs, as_params, as_state
 
 Loss = Callable[..., tuple[Any, Any]]
+COMPILED = (CELLS["tanh"],)  # the cells that have a compiled kernel
 
 
 def loss_and_gradients(
-    params: Params,
+    params: AnyParams,
     x: Any,
     target: Any,
     *,
@@ -34,7 +38,7 @@ def loss_and_gradients(
     Parameters
     ----------
     params : Params
-        The parameters; their dtype is that of the result.
+        The parameters, whose type is the cell; their dtype is that of the result.
     x : array_like, (T, B, D) or (T, D)
         The inputs, time first.
     target : array_like
@@ -48,20 +52,21 @@ def loss_and_gradients(
         Passed on to the loss. With zeros at the end, sequences of different lengths share a batch;
         steps at the start change the states that follow, whatever their weight.
     workers : int or concurrent.futures.Executor, optional
-        Who computes: this thread if None; so many threads, each with an equal share of the batch;
-        or the workers of an executor, each task with up to 64 sequences, on this machine or on
-        others. The result does not depend on which worker is ready first, and with an executor
+        Who computes: this thread if None; n threads, each with an equal share of the batch; or the
+        workers of an executor, each task with up to 64 sequences, on this machine or on others.
+        The result does not depend on which worker is ready first, and with an executor
         not on how many there are; what a worker raises is raised here. The loss is computed in
         this thread, of all outputs. A single sequence is not shared out.
     checkpoint_every : int or "sqrt", optional
-        Keep the state every so many steps, or every sqrt(T), and compute the others once more: with
+        Keep the state every n steps, or every sqrt(T), and compute the others once more: with
         "sqrt", memory for about 2 sqrt(T) states instead of T, for about half as much time again.
         The result has the same bits. The number is rounded up to whole blocks, of 256 steps or,
         with more than 4 sequences, 1,024 rows.
     kernel : str
         What runs the two loops over time: "numpy", or "numba", compiled at the first call, for
-        float32 and float64. It is several times as fast where a step is too small for NumPy, which
-        is so for single sequences and up to some hundred units, and slower elsewhere.
+        float32 and float64, of the lab's cell. It is several times as fast where a step is too
+        small for NumPy, which is so for single sequences and up to some hundred units, and slower
+        elsewhere.
     check_finite : bool
         Whether to look for NaN and infinity in the arguments, those of this package's losses too.
 
@@ -70,7 +75,7 @@ def loss_and_gradients(
     TypeError
         If an argument is of the wrong kind, the loss takes no weights, or it returns no pair.
     ValueError
-        If shapes disagree or a value is not finite.
+        If shapes disagree, a value is not finite, or the cell has no such kernel.
     ModuleNotFoundError
         If the kernel is "numba" and numba is not installed.
 
@@ -105,14 +110,17 @@ def loss_and_gradients(
     return compute(params, x, h0, loss_of, workers, plan)
 
 
-def _kernel(kernel: Any, params: Params) -> Kernel:
+def _kernel(kernel: Any, params: AnyParams) -> Kernel:
     """Return what goes through time."""
     if not isinstance(kernel, str):
         raise TypeError(f'kernel is {in_words(kernel)}; expected "numpy" or "numba"')
     if kernel not in ("numpy", "numba"):
         raise ValueError(f'kernel is {in_words(kernel)}; expected "numpy" or "numba"')
     if kernel == "numpy":
-        return Kernel()
+        return PLAIN
+    if cell_of(params) not in COMPILED:
+        there, own = ", ".join(map(name_of, COMPILED)), name_of(cell_of(params))
+        raise ValueError(f'kernel "numba" is there for the cell {there}; params are those of {own}')
     if params.W.dtype.char not in "fd":
         raise TypeError(f'kernel "numba" takes float32 and float64; the rest is {params.W.dtype}')
     return _compiled_kernel()

@@ -29,8 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from manual_bptt.arrays import Array, floating_dtype, in_words
 from manual_bptt.files import write_whole
-from manual_bptt.params import Array, Gradients, Params, floating_dtype, in_words
+from manual_bptt.params import Gradients, Params
 from manual_bptt.validation import as_array, attributes
 
 Arrays = dict[str, Array]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
-from manual_bptt.params import Array, floating_dtype
+from manual_bptt.arrays import Array, floating_dtype
 from manual_bptt.validation import as_array, require_finite, require_flag, require_shape
 
 

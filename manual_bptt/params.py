@@ -9,27 +9,23 @@
 | b     | (H,)   | bias of the hidden units                  |
 | V     | (O, H) | hidden to output                          |
 | c     | (O,)   | bias of the outputs                       |
+
+Other cells (``manual_bptt.CELLS``) stack their gates in W, U and b, and may have more fields.
 """
 
-from collections.abc import Callable
 from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-Array = NDArray[Any]
+from manual_bptt.arrays import AnyParams, Array, floating_dtype, in_words
+from manual_bptt.axes import axes_of, shape_of
+from manual_bptt.cells import cell_named, cell_of
+from manual_bptt.cells.tanh import Params
+
+__all__ = ["Gradients", "Params", "gradients_of", "init_params", "no_gradients"]
 LARGEST = 2**29  # of D, H and O; the bytes of W can then be counted in 64 bits
-
-
-class Params(NamedTuple):
-    """The parameters of Eqs. 1-2: W (H, H), U (H, D), b (H,), V (O, H) and c (O,)."""
-
-    W: Array
-    U: Array
-    b: Array
-    V: Array
-    c: Array
 
 
 class Gradients(NamedTuple):
@@ -53,20 +49,24 @@ def init_params(
     n_hidden: int,
     n_outputs: int,
     *,
+    cell: str = "tanh",
     rng: int | np.random.Generator | None = None,
     dtype: DTypeLike = np.float64,
 ) -> Params:
     """Draw parameters from which training starts well.
 
-    W is a random orthogonal matrix (Saxe, McClelland and Ganguli, 2014), so that at first W
-    neither stretches nor shrinks what it carries through time; U and V are Gaussian with variance
-    1 / D and 1 / H, so that unit inputs give pre-activations and outputs of order one; the biases
-    are zero.
+    W is a random orthogonal matrix (Saxe, McClelland and Ganguli, 2014), one for each gate, so that
+    at first W neither stretches nor shrinks what it carries through time; U and V are Gaussian with
+    variance 1 / D and 1 / H, so that unit inputs give pre-activations and outputs of order one; the
+    biases are zero.
 
     Parameters
     ----------
     n_inputs, n_hidden, n_outputs : int
         D, H and O, each at least 1.
+    cell : str
+        The network, one of ``manual_bptt.CELLS``: the result is of the type ``Params`` of that
+        cell, which is what tells all functions the cell.
     rng : int, numpy.random.Generator or None
         Where the randomness comes from; an int seeds a new generator.
     dtype : dtype
@@ -77,7 +77,7 @@ def init_params(
     TypeError
         If a size is not an integer or dtype is not a real or complex floating type.
     ValueError
-        If a size is below 1 or above 2**29.
+        If a size is below 1 or above 2**29, or there is no such cell.
 
     Examples
     --------
@@ -86,38 +86,51 @@ def init_params(
     ((10, 10), (10, 6), (1, 10))
     >>> bool(np.allclose(params.W @ params.W.T, np.eye(10)))
     True
+    >>> init_params(6, 10, 1, cell="gru", rng=0).W.shape
+    (30, 10)
     """
+    kind = cell_named(cell)
     D, H, O = (
         _size(name, n)
         for name, n in (("n_inputs", n_inputs), ("n_hidden", n_hidden), ("n_outputs", n_outputs))
     )
     try:
-        kind = floating_dtype("dtype", np.dtype(dtype))
-    except Exception:  # whatever a stranger's object raises when it is taken for a dtype
+        wanted = floating_dtype("dtype", np.dtype(dtype))
+    except Exception:  # whatever an object of the caller's raises when it is taken for a dtype
         message = f"dtype is {in_words(dtype)}; expected float32, float64 or a wider floating type"
         raise TypeError(message) from None
-    rng = _generator(rng)
+    rng, sizes = _generator(rng), {"D": D, "H": H, "O": O}
+    drawn = [_drawn(rng, axes, sizes) for axes in axes_of(kind).values()]
+    params: Params = kind.Params(*(array.astype(wanted) for array in drawn))
+    return params
+
+
+def no_gradients(params: AnyParams) -> Any:
+    """Return zeros to which the gradients in the parameters are added."""
+    return cell_of(params).Params(*(np.zeros(array.shape, array.dtype) for array in params))
+
+
+def gradients_of(params: AnyParams, *arrays: Array) -> Gradients:
+    """Return the gradients in the parameters, in x and in h0 as the cell names them."""
+    gradients: Gradients = getattr(cell_of(params), "Gradients", Gradients)(*arrays)
+    return gradients
+
+
+def _drawn(rng: np.random.Generator, axes: str, sizes: dict[str, int]) -> Array:
+    """Draw one parameter, by its axes."""
+    shape = shape_of(axes, sizes)
+    if len(shape) == 1:
+        return np.zeros(shape)
+    if axes.endswith("HH"):
+        H = shape[1]
+        return np.concatenate([_orthogonal(rng, H) for _ in range(shape[0] // H)])
+    drawn: Array = rng.standard_normal(shape) / np.sqrt(shape[1])
+    return drawn
+
+
+def _orthogonal(rng: np.random.Generator, H: int) -> Array:
     Q, R = np.linalg.qr(rng.standard_normal((H, H)))
-    W = Q * np.where(np.diag(R) < 0, -1.0, 1.0)  # with this sign Q is uniform (Mezzadri, 2007)
-    U = rng.standard_normal((H, D)) / np.sqrt(D)
-    V = rng.standard_normal((O, H)) / np.sqrt(H)
-    return Params(*(array.astype(kind) for array in (W, U, np.zeros(H), V, np.zeros(O))))
-
-
-def floating_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return dtype in native byte order, or refuse what the equations cannot be computed in."""
-    if dtype.kind not in "fc" or dtype.itemsize < 4:
-        raise TypeError(f"{name} is {dtype}; expected float32, float64 or a wider floating type")
-    return dtype.newbyteorder("=")
-
-
-def in_words(value: Any, spell: Callable[[Any], str] = repr) -> str:
-    """Return value on one short line, as a message shows it."""
-    try:
-        text = " ".join(spell(value).split())
-    except Exception:  # a stranger's object may refuse
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 160 else text[:157] + "..."
+    return Q * np.where(np.diag(R) < 0, -1.0, 1.0)  # with this sign Q is uniform (Mezzadri, 2007)
 
 
 def _generator(rng: Any) -> np.random.Generator:
@@ -144,5 +157,5 @@ def _integer(value: Any) -> int | None:
     """Return value as an int, or None if it is none; nor are True and False."""
     try:
         return None if isinstance(value, bool) else index(value)
-    except Exception:  # whatever a stranger's object raises
+    except Exception:  # whatever an object of the caller's raises
         return None

@@ -7,16 +7,16 @@ for a wrong kind, ``ValueError`` for a wrong shape or value.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from itertools import repeat
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from manual_bptt.params import Array, Params, floating_dtype, in_words
-
-Shape = tuple[int, ...]
-FIELDS = tuple(f"params.{name}" for name in Params._fields)
+from manual_bptt.arrays import AnyParams, Array, floating_dtype, in_words, sum_of_squares
+from manual_bptt.axes import Shape, require_shapes
+from manual_bptt.cells import cell_of
 
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
@@ -77,11 +77,6 @@ def require_finite(name: str, array: Array) -> Array:
     return array
 
 
-def sum_of_squares(array: Array) -> float:
-    """Return the sum of the squared magnitudes, which is not finite where an entry is not."""
-    return float(np.vdot(array, array).real)
-
-
 def require_flag(name: str, value: Any) -> None:
     """Refuse what is neither True nor False: text such as "no" would count as True."""
     if not isinstance(value, bool | np.bool_):
@@ -92,43 +87,41 @@ def attributes(name: str, holder: Any, names: Iterable[str], expected: str) -> d
     """Return {name: attribute} of an object that has to have them all."""
     try:
         return {k: getattr(holder, k) for k in names}
-    except Exception:  # an attribute is missing, or a stranger's object fails to give it
+    except Exception:  # an attribute is missing, or an object of the caller's fails to give it
         raise TypeError(f"{name} is a {type(holder).__name__}; expected {expected}") from None
 
 
-def as_params(params: Any, *, check_finite: bool) -> Params:
-    """Return the five parameters in one native dtype, with shapes that agree."""
+def parameters_in(holder: Any, kind: Any) -> AnyParams:
+    """Return what an object has as attributes as the parameters of a cell, unchecked."""
+    if type(holder) is kind:
+        return holder
+    *names, last = kind._fields
+    expected = f"Params, or an object with the attributes {', '.join(names)} and {last}"
+    return kind(**attributes("params", holder, kind._fields, expected))
+
+
+def as_params(params: Any, *, check_finite: bool) -> Any:
+    """Return the parameters of a cell in one native dtype, with shapes that agree."""
     require_flag("check_finite", check_finite)
-    expected = "Params, or an object with the attributes W, U, b, V and c"
-    fields = attributes("params", params, Params._fields, expected)
-    arrays = [*map(as_array, FIELDS, fields.values())]
+    cell = cell_of(params)
+    kind, names = cell.Params, _names(cell)
+    arrays = [*map(as_array, names, parameters_in(params, kind))]
     dtype = floating_dtype("params' common dtype", np.result_type(*arrays))
-    native = Params(*map(as_array, FIELDS, arrays, repeat(dtype)))
-    _require_parameter_shapes(native)
+    native = kind(*map(as_array, names, arrays, repeat(dtype)))
+    require_shapes(cell, tuple([array.shape for array in native]))
     if check_finite:
-        for name, array in zip(FIELDS, native, strict=True):
+        for name, array in zip(names, native, strict=True):
             require_finite(name, array)
     return native
 
 
-def _require_parameter_shapes(params: Params) -> None:
-    W, U, _, V, _ = params
-    if W.ndim != 2 or W.shape[0] != W.shape[1] or 0 in W.shape:
-        raise ValueError(f"params.W has shape {W.shape}; expected (H, H) with H at least 1")
-    H = len(W)
-    if U.ndim != 2 or len(U) != H or 0 in U.shape:
-        raise ValueError(
-            f"params.U has shape {U.shape}; expected (H, D) with H = {H}, D at least 1"
-        )
-    if V.ndim != 2 or V.shape[1] != H or 0 in V.shape:
-        raise ValueError(
-            f"params.V has shape {V.shape}; expected (O, H) with H = {H}, O at least 1"
-        )
-    require_shape("params.b", params.b, (H,), "(H,)")
-    require_shape("params.c", params.c, (len(V),), "(O,)")
+@cache
+def _names(cell: Any) -> tuple[str, ...]:
+    """Return what a message calls the parameters of a cell."""
+    return tuple(f"params.{name}" for name in cell.Params._fields)
 
 
-def as_inputs(params: Params, x: Any, *, check_finite: bool, name: str = "x") -> Array:
+def as_inputs(params: AnyParams, x: Any, *, check_finite: bool, name: str = "x") -> Array:
     """Return x as (T, D) or (T, B, D) in the dtype of params."""
     x = as_array(name, x, params.W.dtype)
     D = params.U.shape[1]
@@ -144,9 +137,11 @@ def as_inputs(params: Params, x: Any, *, check_finite: bool, name: str = "x") ->
     return require_finite(name, x) if check_finite else x
 
 
-def as_state(name: str, value: Any, params: Params, batch: Shape, *, check_finite: bool) -> Array:
+def as_state(
+    name: str, value: Any, params: AnyParams, batch: Shape, *, check_finite: bool
+) -> Array:
     """Return one hidden state, or a gradient in one, as (H,) or (B, H); None stands for zeros."""
-    shape = (*batch, len(params.W))
+    shape = (*batch, params.V.shape[1])
     if value is None:
         return np.zeros(shape, params.W.dtype)
     array = as_array(name, value, params.W.dtype)
@@ -154,7 +149,7 @@ def as_state(name: str, value: Any, params: Params, batch: Shape, *, check_finit
     return require_finite(name, array) if check_finite else array
 
 
-def as_outputs(name: str, value: Any, params: Params, x: Array, *, check_finite: bool) -> Array:
+def as_outputs(name: str, value: Any, params: AnyParams, x: Array, *, check_finite: bool) -> Array:
     """Return a gradient in the outputs as (T, O) or (T, B, O), matching x and params."""
     array = as_array(name, value, params.W.dtype)
     shape = (*x.shape[:-1], len(params.V))

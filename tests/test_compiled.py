@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import manual_bptt as mb
 import reference
 from manual_bptt.candidate import candidate
-from manual_bptt.forward import states_of_block
+from manual_bptt.engine import blocks
 from reference.strategies import problems
 
 mpmath = pytest.importorskip("mpmath")
@@ -154,7 +154,7 @@ def test_sums_that_may_overflow_are_marked_as_the_plain_kernel_marks_them(field)
         h0[1] = huge
         params = params._replace(W=8 * params.W)
     states = {}
-    for kernel in (compiled.states, states_of_block):
+    for kernel in (compiled.forward_block, blocks.forward_block):
         h = np.empty((6, 3, 4))
         h[0] = h0
         with np.errstate(all="ignore"):

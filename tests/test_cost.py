@@ -1,14 +1,14 @@
 """What a time step costs, in counts that no machine changes: NumPy calls, arrays, passes."""
 
-from importlib import import_module
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import manual_bptt as mb
+from manual_bptt import products
+from manual_bptt.engine import blocks
 
-forward, backward = map(import_module, ("manual_bptt.forward", "manual_bptt.backward"))
 H, D, O = 5, 3, 2
 
 
@@ -50,9 +50,10 @@ def cost(function, T, batch):
     Counted.calls.clear()
     Counted.arrays.clear()
     if function == "forward":
-        forward.states_of_block(params, x, h)
+        blocks.forward_block(params, x, h)
     else:
-        backward.da_of_block(params, h, dy, da, carried)
+        products.from_outputs(params, dy, da)
+        blocks.backward_block(params, x, h, da, da, carried)
     return list(Counted.calls), len(Counted.arrays)
 
 
@@ -74,16 +75,16 @@ def test_a_step_is_three_numpy_calls_and_no_new_array(function, a_step, batch):
 def test_a_block_is_few_calls_beside_its_steps():
     """What is done once for a block costs as much as a step or two of a single sequence."""
     for function in ("forward", "backward"):
-        calls, _ = cost(function, forward.BLOCK_STEPS, ())
-        once = len(calls) - 3 * forward.BLOCK_STEPS
+        calls, _ = cost(function, blocks.BLOCK_STEPS, ())
+        once = len(calls) - 3 * blocks.BLOCK_STEPS
         assert once <= 6, calls
 
 
 @pytest.mark.parametrize(("T", "B"), [(256, 1), (257, 1), (2560, 1), (1024, 64), (100, 2000)])
 def test_blocks_are_as_few_as_their_limits_allow(T, B):
     batch = () if B == 1 else (B,)
-    found = forward.blocks(np.empty((T, *batch, 1)))
-    longest = min(forward.BLOCK_STEPS, max(1, forward.BLOCK_ROWS // B))
+    found = blocks.blocks(np.empty((T, *batch, 1)))
+    longest = min(blocks.BLOCK_STEPS, max(1, blocks.BLOCK_ROWS // B))
     assert len(found) == -(-T // longest)
     assert [t for block in found for t in range(block.start, block.stop)] == list(range(T))
 
@@ -112,6 +113,6 @@ def test_the_faster_of_two_products_is_taken_for_one_output_and_for_several(
     params = mb.init_params(D, H, outputs, rng=0)
     dy, dh = np.ones((4, outputs)), np.empty((4, H))
     monkeypatch.setattr(np, slow, taken)
-    backward.from_outputs(params, dy, dh)
+    products.from_outputs(params, dy, dh)
     monkeypatch.undo()
     np.testing.assert_allclose(dh, dy @ params.V, rtol=1e-14)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import manual_bptt as mb
 import reference
+from manual_bptt.engine.workers import SHARD
 from manual_bptt.equations import literal
-from manual_bptt.parallel import SHARD
 from manual_bptt.training import SGD, Adam, clip_by_global_norm, mean_squared_error, moments
 from reference.mistakes import correct, outputs_of
 from reference.strategies import problems

@@ -1,7 +1,6 @@
 """The forward pass against Eqs. 1-2 in plain Python, its blocks, and its marks of overflow."""
 
 import math
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,8 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import manual_bptt as mb
+from manual_bptt.arithmetic import mark_overflow
+from manual_bptt.arrays import rows
+from manual_bptt.engine.blocks import blocks
 
-forward = import_module("manual_bptt.forward")
 LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -52,7 +53,7 @@ def test_states_and_outputs_are_those_of_loops_over_numbers(sizes, dtype, seed):
 def test_a_block_is_up_to_256_steps_and_1024_rows(B, steps):
     batch = () if B is None else (B,)
     for T in (1, steps, steps + 1, 3 * steps):
-        found = forward.blocks(np.empty((T, *batch, 1)))
+        found = blocks(np.empty((T, *batch, 1)))
         assert [b.stop - b.start for b in found[:-1]] == [steps] * (len(found) - 1)
         assert [t for b in found for t in range(b.start, b.stop)] == [*range(T)]
         assert len(found) == -(-T // steps)
@@ -60,8 +61,8 @@ def test_a_block_is_up_to_256_steps_and_1024_rows(B, steps):
 
 def test_rows_of_a_single_sequence_are_the_array_itself():
     h = np.empty((3, 2))
-    assert forward.rows(h) is h
-    assert forward.rows(h[:, None]).shape == (3, 2)
+    assert rows(h) is h
+    assert rows(h[:, None]).shape == (3, 2)
 
 
 # Overflow
@@ -96,7 +97,7 @@ def test_what_may_overflow_is_marked_and_nothing_else(B, H, powers, seed):
     with np.errstate(over="ignore"):
         h[1:] *= rng.choice([1, 2.0**600], (2, B, H), p=[0.9, 0.1])  # some have overflowed
         expected = np.where(marked(W, h), np.nan, h)
-        forward._mark_overflow(W, h)
+        mark_overflow(W, h[1:], h[0])
     np.testing.assert_array_equal(h, expected)
 
 
@@ -114,7 +115,7 @@ def test_what_may_overflow_is_marked_and_nothing_else(B, H, powers, seed):
 def test_a_sequence_is_marked_from_where_its_terms_may_add_up_to_infinity(weight, state, is_marked):
     h = np.array([[[state]], [[0.5]], [[-0.5]]])
     with np.errstate(over="ignore"):
-        forward._mark_overflow(np.array([[weight]]), h)
+        mark_overflow(np.array([[weight]]), h[1:], h[0])
     assert np.isnan(h[1:]).all() == is_marked
     assert h[0] == state
 
@@ -124,7 +125,7 @@ def test_a_sum_that_may_overflow_is_seen_though_every_sum_of_squares_is_finite()
     h = np.zeros((3, 2, 3))
     h[0] = [[1e154, 0, 0], [1e153, 0, 0]]
     with np.errstate(over="ignore"):
-        forward._mark_overflow(W, h)
+        mark_overflow(W, h[1:], h[0])
     assert np.isnan(h[1:, 0]).all()
     assert not np.isnan(h[1:, 1]).any()
 

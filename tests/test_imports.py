@@ -11,22 +11,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What each module of the core may import of the core; a package stands for all of its modules.
 CORE = {
-    "params": set(),
-    "arithmetic": set(),
+    "arrays": set(),
+    "axes": set(),
     "files": set(),
-    "validation": {"params"},
-    "forward": {"params", "validation", "arithmetic"},
-    "losses": {"params", "validation", "arithmetic"},
-    "workspace": {"params"},
-    "backward": {"params", "validation", "arithmetic", "forward", "workspace"},
-    "checkpointing": {"params", "forward", "backward"},
-    "parallel": {"params", "arithmetic", "workspace", "checkpointing"},
-    "gradients": {"params", "validation", "losses", "checkpointing", "parallel", "compiled"},
-    "compiled": {"params", "validation", "forward", "backward", "checkpointing"},
-    "equations": {"params", "validation", "arithmetic"},
-    "candidate": {"params", "forward", "losses", "backward", "gradients"},
-    "interop": {"params", "validation", "files"},
-    "archive": {"params", "files"},
+    "arithmetic": {"arrays"},
+    "products": {"arrays"},
+    "cells": {"arrays", "arithmetic", "products"},
+    "params": {"arrays", "axes", "cells"},
+    "validation": {"arrays", "axes", "cells"},
+    "losses": {"arrays", "validation", "arithmetic"},
+    "engine": {"arrays", "arithmetic", "products", "cells", "params"},
+    "forward": {"arrays", "validation", "engine"},
+    "backward": {"arrays", "arithmetic", "products", "params", "validation", "engine", "forward"},
+    "gradients": {"arrays", "cells", "params", "validation", "losses", "engine", "compiled"},
+    "compiled": {"arrays", "products", "engine"},
+    "equations": {"arrays", "params", "validation", "arithmetic"},
+    "candidate": {"arrays", "cells", "forward", "losses", "validation", "backward", "gradients"},
+    "interop": {"arrays", "cells", "params", "validation", "files"},
+    "archive": {"arrays", "files"},
 }
 LAYERS = CORE | {
     "training": {*CORE},
@@ -35,14 +37,13 @@ LAYERS = CORE | {
     "forecasting": {*CORE, "training", "web"},
     "page": {"equations", "web"},
     "cli": {*CORE, "training", "forecasting", "page"},
-    "__init__": {*CORE}
-    - {"candidate", "equations", "interop", "archive", "files", "parallel", "compiled"},
+    "__init__": {"cells", "params", "losses", "forward", "backward", "gradients"},
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {
     "cli": {"reference", "rich", "matplotlib", "threadpoolctl", "jax", "torch", "distributed"},
     "forecasting": {"matplotlib"},
-    "parallel": {"threadpoolctl"},
+    "engine": {"threadpoolctl"},
     "page": {"latex2mathml"},
     "interop": {"safetensors"},
 }

@@ -1,7 +1,6 @@
 """Sequences in blocks and in segments: the same gradients, the same bits, and less memory."""
 
 import tracemalloc
-from importlib import import_module
 from math import isqrt
 
 import numpy as np
@@ -11,13 +10,13 @@ from hypothesis import strategies as st
 
 import manual_bptt as mb
 import reference
-from manual_bptt import checkpointing, gradients
+from manual_bptt import gradients
 from manual_bptt.candidate import candidate
-from manual_bptt.checkpointing import Plan, require_checkpoints
-from manual_bptt.forward import block_length
+from manual_bptt.engine import blocks
+from manual_bptt.engine.blocks import block_length
+from manual_bptt.engine.segments import Plan, require_checkpoints
 from reference.strategies import problems
 
-forward = import_module("manual_bptt.forward")  # the module; mb.forward is the function
 LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
 SMALL_BLOCKS = (1, 2, 3, 7)
 
@@ -25,7 +24,7 @@ SMALL_BLOCKS = (1, 2, 3, 7)
 @pytest.fixture
 def block_steps(request, monkeypatch):
     """Let a block be so few steps that small problems have many."""
-    monkeypatch.setattr(forward, "BLOCK_STEPS", request.param)
+    monkeypatch.setattr(blocks, "BLOCK_STEPS", request.param)
     return request.param
 
 
@@ -54,7 +53,7 @@ def test_every_gradient_in_many_blocks_equals_autodiff(block_steps, batched):
 
 @pytest.mark.parametrize("batched", [True, False])
 def test_every_gradient_in_blocks_as_they_are_equals_autodiff(batched):
-    T = 2 * forward.BLOCK_STEPS + 88
+    T = 2 * blocks.BLOCK_STEPS + 88
     found = reference.draw_problems(4, 0, dtype="float64", batched=batched, sizes={"T": T})
     report = reference.Report.of(reference.judge(candidate(), found))
     assert report.passed, report
@@ -111,9 +110,9 @@ def test_a_state_is_computed_at_most_twice_and_once_without_checkpoints(every, m
 
     def counted(params, x, h):
         steps.append(len(x))
-        forward.states_of_block(params, x, h)
+        blocks.forward_block(params, x, h)
 
-    kernel = checkpointing.Kernel(states=counted)
+    kernel = blocks.Kernel(forward_block=counted)
     monkeypatch.setattr(gradients, "_kernel", lambda *_: kernel)
     mb.loss_and_gradients(params, x, target, checkpoint_every=every)
     assert sum(steps) == most  # all, and all but the last segment once more
@@ -129,21 +128,21 @@ def test_checkpoints_hold_about_two_roots_of_the_states(T):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     in_the_results = 8 * x.itemsize * T  # y, dy, dx and what the loss needs, one number a step each
-    block = 4 * forward.BLOCK_STEPS * H * x.itemsize
-    states = 2 * (isqrt(T) + 1) + forward.BLOCK_STEPS
+    block = 4 * blocks.BLOCK_STEPS * H * x.itemsize
+    states = 2 * (isqrt(T) + 1) + blocks.BLOCK_STEPS
     assert peak < in_the_results + block + states * H * x.itemsize + 2**17
 
 
 def test_the_last_segment_may_be_of_any_length():
-    assert forward.block_length(1) == forward.BLOCK_STEPS
-    assert forward.block_length(forward.BLOCK_ROWS * 5) == 1
+    assert blocks.block_length(1) == blocks.BLOCK_STEPS
+    assert blocks.block_length(blocks.BLOCK_ROWS * 5) == 1
     for T in (1, 255, 256, 257, 512, 1000):
         x = np.ones((T, 3))
         for every in (None, 1, 256, 300, "sqrt"):
-            segments = checkpointing.Plan(every).segments(x)
+            segments = Plan(every).segments(x)
             covered = [t for s in segments for t in range(s.start, s.stop)]
             assert covered == list(range(T))
-            assert all(s.start % forward.BLOCK_STEPS == 0 for s in segments)
+            assert all(s.start % blocks.BLOCK_STEPS == 0 for s in segments)
 
 
 def test_a_loss_that_differentiates_a_network_itself_disturbs_nothing():

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import manual_bptt as mb
 import reference
-from manual_bptt import parallel
-from manual_bptt.parallel import SHARD
+from manual_bptt.engine import workers as engine_workers
+from manual_bptt.engine.workers import SHARD
 from reference.strategies import problems
 
 LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
@@ -110,7 +110,7 @@ def test_a_task_for_an_executor_has_no_more_sequences_than_a_shard():
 @pytest.mark.parametrize("workers", [4, Backwards()])
 def test_parts_are_added_from_the_first_sequences_to_the_last_bit_for_bit(workers, monkeypatch):
     """((1 + 2^60) - 2^60) + 3 is 3 in floating point, and another number in any other order."""
-    monkeypatch.setattr(parallel, "SHARD", 1)
+    monkeypatch.setattr(engine_workers, "SHARD", 1)
     params, x, target, _ = problem(B=4, T=1)
     summands = np.array([1.0, 2.0**60, -(2.0**60), 3.0])
 
@@ -131,16 +131,16 @@ def test_tasks_of_an_executor_add_up_to_the_gradient_of_the_batch():
 
 def test_as_many_threads_compute_as_were_asked_for_and_no_more_are_kept(monkeypatch):
     meeting = threading.Barrier(3)
-    passes = parallel.forward_pass
+    passes = engine_workers.forward_segments
 
     def meet(*arguments):
         meeting.wait(timeout=30)  # for all three
         return passes(*arguments)
 
-    monkeypatch.setattr(parallel, "forward_pass", meet)
+    monkeypatch.setattr(engine_workers, "forward_segments", meet)
     gradients(3, B=7)
     monkeypatch.undo()
-    pool, submitted = parallel._threads(), []
+    pool, submitted = engine_workers._threads(), []
     submit, before = pool.submit, len(pool._threads)
     monkeypatch.setattr(pool, "submit", lambda *task: submitted.append(task) or submit(*task))
     for workers in 50 * (1, 2, 3):
@@ -190,9 +190,9 @@ def test_a_process_forked_during_a_call_holds_blas_and_lets_it_go():
         "def fork(y, target):\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"
-        "        from manual_bptt import parallel\n"
+        "        from manual_bptt.engine.workers import _Limit\n"
         "        mb.loss_and_gradients(*args, workers=2, loss=look)\n"
-        "        os._exit(0 if held == [{1}] and parallel._Limit.calls == 0 else 1)\n"
+        "        os._exit(0 if held == [{1}] and _Limit.calls == 0 else 1)\n"
         "    ends.append(os.waitpid(child, 0)[1])\n"
         "    return mb.squared_error(y, target)\n"
         "mb.loss_and_gradients(*args, workers=2, loss=fork)\n"
@@ -331,10 +331,10 @@ def test_the_call_that_ends_last_gives_blas_its_threads_again_whichever_began_fi
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("which", ["forward_pass", "backward_pass"])
+@pytest.mark.parametrize("which", ["forward_segments", "backward_segments"])
 def test_a_call_that_is_interrupted_waits_for_its_threads(monkeypatch, which, interruption):
     caller, ended = threading.current_thread(), []
-    passes = getattr(parallel, which)
+    passes = getattr(engine_workers, which)
 
     def slow(*arguments):
         if threading.current_thread() is caller:
@@ -344,7 +344,7 @@ def test_a_call_that_is_interrupted_waits_for_its_threads(monkeypatch, which, in
         ended.append(True)
         return found
 
-    monkeypatch.setattr(parallel, which, slow)
+    monkeypatch.setattr(engine_workers, which, slow)
     with pytest.raises(interruption):
         gradients(3, B=7)
     assert len(ended) == 2
@@ -367,7 +367,7 @@ def test_a_call_that_gets_no_more_threads_waits_for_those_it_has(monkeypatch):
             return found
 
     with Few() as few:
-        monkeypatch.setattr(parallel, "_threads", lambda: few)
+        monkeypatch.setattr(engine_workers, "_threads", lambda: few)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             gradients(3, B=7)
         assert ended

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import manual_bptt as mb
-from manual_bptt import workspace as module
-from manual_bptt.workspace import KEPT, SMALL, workspace
+from manual_bptt.engine import workspace as module
+from manual_bptt.engine.workspace import KEPT, SMALL, workspace
 
 FLOAT = np.dtype(np.float64)
 ENOUGH = SMALL // FLOAT.itemsize

@@ -51,14 +51,21 @@ EVERYWHERE = (
     "floating_point",
 )
 # equations.py is left out: the comparison with autodiff judges each of its functions by itself.
+CELLS = [path.stem for path in ROOT.glob("manual_bptt/cells/[!_]*.py")]
 TESTS = {
     "forward": ("forward", "cost", *EVERYWHERE, "recomputation"),
     "backward": ("cost", *EVERYWHERE, "recomputation"),
+    "products": ("cells", "cost", *EVERYWHERE, "recomputation"),
+    "arithmetic": ("forward", *EVERYWHERE, "cells"),
+    "arrays": ("forward", *EVERYWHERE),
+    "axes": ("cells", *EVERYWHERE),
+    **{f"cells/{name}": ("cells", "cost", *EVERYWHERE) for name in ("__init__", *CELLS)},
+    "engine/blocks": ("forward", "cost", *EVERYWHERE, "recomputation", "cells"),
     "losses": ("losses", *EVERYWHERE),
     "gradients": (*EVERYWHERE, "workers", "recomputation", "compiled"),
-    "checkpointing": ("recomputation", *EVERYWHERE),
-    "parallel": ("workers", "workspace", "compiled", *EVERYWHERE),
-    "workspace": ("workspace", "workers", "recomputation"),
+    "engine/segments": ("recomputation", *EVERYWHERE),
+    "engine/workers": ("workers", "workspace", "compiled", *EVERYWHERE),
+    "engine/workspace": ("workspace", "workers", "recomputation"),
     "validation": EVERYWHERE,
     "params": ("initial_parameters", *EVERYWHERE),
     "compiled": ("compiled",),

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from manual_bptt.params import Array
+from manual_bptt.arrays import Array
 from manual_bptt.validation import as_array, require_finite
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from manual_bptt.archive import read_arrays, write_arrays
-from manual_bptt.params import Array, Params
+from manual_bptt.arrays import Array
+from manual_bptt.params import Params
 from manual_bptt.training.trainer import Step, Training
 from manual_bptt.validation import as_params, require_finite, require_shape
 
@@ -121,7 +122,7 @@ def _params(arrays: Mapping[str, Array], name: str, like: np.dtype[Any]) -> Para
                 f"{name}.{k} has dtype {array.dtype}; expected one floating dtype for all"
             )
     try:
-        return as_params(values, check_finite=True)
+        return Params(*as_params(values, check_finite=True))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from None
 

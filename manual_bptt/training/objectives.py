@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
+from manual_bptt.arrays import Array
 from manual_bptt.losses import last_step_squared_error, squared_error
-from manual_bptt.params import Array
 
 
 @reports_overflow

@@ -20,7 +20,8 @@ from typing import Protocol
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
-from manual_bptt.params import Array, Params
+from manual_bptt.arrays import Array
+from manual_bptt.params import Params
 
 State = tuple[Params, ...]
 Schedule = Callable[[int], float]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
-from manual_bptt.params import Array
+from manual_bptt.arrays import Array
 
 
 @reports_overflow

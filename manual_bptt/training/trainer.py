@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
+from manual_bptt.engine.workers import Workers
 from manual_bptt.gradients import Loss, loss_and_gradients
-from manual_bptt.parallel import Workers
 from manual_bptt.params import Params
 from manual_bptt.training.batches import Sequences, shuffled_batches
 from manual_bptt.training.optimizers import (

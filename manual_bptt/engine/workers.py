@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
-from manual_bptt.checkpointing import Plan, backward_pass, forward_pass
-from manual_bptt.params import Array, Gradients, Params, in_words
-from manual_bptt.workspace import workspace
+from manual_bptt.arrays import AnyParams, Array, in_words
+from manual_bptt.engine.segments import Plan, backward_segments, forward_segments
+from manual_bptt.engine.workspace import workspace
+from manual_bptt.params import Gradients, gradients_of
 
 Workers = int | Executor | None
 LossOfOutputs = Callable[[Array], tuple[Any, Array]]
@@ -45,7 +46,7 @@ def require_workers(workers: Any) -> None:
 
 
 def compute(
-    params: Params, x: Array, h0: Array, loss: LossOfOutputs, workers: Workers, plan: Plan
+    params: AnyParams, x: Array, h0: Array, loss: LossOfOutputs, workers: Workers, plan: Plan
 ) -> tuple[Any, Gradients]:
     """Return the loss and the gradients; arguments are good. One sequence stays in this thread."""
     if workers is None or x.ndim == 2:
@@ -60,18 +61,18 @@ def compute(
 
 
 def _here(
-    params: Params, x: Array, h0: Array, loss: LossOfOutputs, plan: Plan
+    params: AnyParams, x: Array, h0: Array, loss: LossOfOutputs, plan: Plan
 ) -> tuple[Any, Gradients]:
     y, dx, dh0 = _results(params, x, h0)
     with workspace("states", plan.size(params, x), x.dtype) as states:
-        before = forward_pass(params, plan, x, h0, y, states)
+        before = forward_segments(params, plan, x, h0, y, states)
         value, dy = loss(y)
-        sums = backward_pass(params, plan, x, before, states, dy, dx, dh0)
-    return value, Gradients(*sums, dx, dh0)
+        sums = backward_segments(params, plan, x, before, states, dy, dx, dh0)
+    return value, gradients_of(params, *sums, dx, dh0)
 
 
 def _on_threads(
-    params: Params, x: Array, h0: Array, loss: LossOfOutputs, count: int, plan: Plan
+    params: AnyParams, x: Array, h0: Array, loss: LossOfOutputs, count: int, plan: Plan
 ) -> tuple[Any, Gradients]:
     """NumPy lets go of the interpreter while it computes, so that threads run side by side."""
     y, dx, dh0 = _results(params, x, h0)
@@ -81,15 +82,15 @@ def _on_threads(
     ends = [*accumulate(plan.size(params, part) for part in xs)]
     with workspace("states", ends[-1], x.dtype) as memory:
         states = [memory[slice(*bounds)] for bounds in pairwise([0, *ends])]
-        before = _side_by_side(partial(forward_pass, params, plan), xs, h0s, ys, states)
+        before = _side_by_side(partial(forward_segments, params, plan), xs, h0s, ys, states)
         value, dy = loss(y)
         dys = [dy[:, shard] for shard in shards]
-        backward = partial(backward_pass, params, plan)
+        backward = partial(backward_segments, params, plan)
         sums = _side_by_side(backward, xs, before, states, dys, dxs, dh0s)
-    return value, Gradients(*_total(sums), dx, dh0)
+    return value, gradients_of(params, *_total(sums), dx, dh0)
 
 
-def _results(params: Params, x: Array, h0: Array) -> tuple[Array, Array, Array]:
+def _results(params: AnyParams, x: Array, h0: Array) -> tuple[Array, Array, Array]:
     """Return memory for y and dx, and as dh0 the gradient that h[T] receives from beyond, zero."""
     y = np.empty((*x.shape[:-1], len(params.c)), x.dtype)
     return y, np.empty(x.shape, x.dtype), np.zeros(h0.shape, x.dtype)
@@ -102,7 +103,7 @@ def _shards(B: int, count: int) -> list[slice]:
 
 
 def _on_executor(
-    params: Params,
+    params: AnyParams,
     x: Array,
     h0: Array,
     loss: LossOfOutputs,
@@ -119,27 +120,27 @@ def _on_executor(
     parts = [*executor.map(partial(_gradients, params, plan), xs, h0s, dys)]
     *of_params, dx, dh0 = zip(*parts, strict=True)
     total = _total(zip(*of_params, strict=True))
-    return value, Gradients(*total, np.concatenate(dx, axis=1), np.concatenate(dh0))
+    return value, gradients_of(params, *total, np.concatenate(dx, axis=1), np.concatenate(dh0))
 
 
-def _outputs(params: Params, plan: Plan, x: Array, h0: Array) -> Array:
+def _outputs(params: AnyParams, plan: Plan, x: Array, h0: Array) -> Array:
     """A task: the outputs of some sequences."""
     y = np.empty((*x.shape[:-1], len(params.c)), x.dtype)
     with workspace("states", plan.size(params, x), x.dtype) as states:
-        forward_pass(params, plan, x, h0, y, states)
+        forward_segments(params, plan, x, h0, y, states)
     return y
 
 
-def _gradients(params: Params, plan: Plan, x: Array, h0: Array, dy: Array) -> Gradients:
+def _gradients(params: AnyParams, plan: Plan, x: Array, h0: Array, dy: Array) -> Gradients:
     """A task: the gradients of some sequences, from those in their outputs."""
     _, grads = _here(params, x, h0, lambda _: (None, dy), plan)
     return grads
 
 
 @reports_overflow
-def _total(parts: Iterable[Params]) -> Params:
+def _total(parts: Iterable[Iterable[Array]]) -> list[Array]:
     """Add up the gradients in the parameters, in the order of the parts."""
-    return Params(*(sum(rest, first) for first, *rest in zip(*parts, strict=True)))
+    return [sum(rest, first) for first, *rest in zip(*parts, strict=True)]
 
 
 def _side_by_side(function: Callable[..., Result], *arguments: Sequence[Any]) -> list[Result]:

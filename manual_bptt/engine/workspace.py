@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from manual_bptt.params import Array
+from manual_bptt.arrays import Array
 
 SMALL, KEPT = 2**16, 2**24  # bytes: what is not worth keeping, and the most kept for a purpose
 
@@ -29,7 +29,7 @@ _kept = _Kept()
 
 @contextmanager
 def workspace(purpose: str, size: int, dtype: np.dtype[Any]) -> Iterator[Array]:
-    """Lend so many numbers, their values undefined, until the context is left.
+    """Lend ``size`` numbers, their values undefined, until the context is left.
 
     A call within a call, as a loss may make one, finds nothing kept and gets memory of its own.
     """

@@ -6,7 +6,7 @@ them. With T steps in segments of sqrt(T), about 2 sqrt(T) states are held at a 
 and the states are computed twice (Griewank, 1992). With one segment, which is ordinary
 backpropagation through time, nothing is computed twice.
 
-A segment is a whole number of blocks (see ``forward.blocks``), so every number is computed by the
+A segment is a whole number of blocks (see ``blocks.blocks``), so every number is computed by the
 same operations in the same order whatever the segments, to the same bits.
 """
 
@@ -15,27 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from manual_bptt.backward import DaOfBlock, da_of_block, no_gradients, run_backward
-from manual_bptt.forward import StatesOfBlock, block_length, run_forward, states_of_block
-from manual_bptt.params import Array, Params, in_words
-
-
-class Kernel(NamedTuple):
-    """What goes through a block step by step: forward (Eq. 1) and backward (Eqs. 4-5).
-
-    ``own_blas`` says that its products are those of another BLAS than NumPy's.
-    """
-
-    states: StatesOfBlock = states_of_block
-    da: DaOfBlock = da_of_block
-    own_blas: bool = False
+from manual_bptt.arrays import AnyParams, Array, in_words
+from manual_bptt.engine.blocks import (
+    PLAIN,
+    Kernel,
+    backward_blocks,
+    block_length,
+    forward_blocks,
+)
+from manual_bptt.params import no_gradients
 
 
 class Plan(NamedTuple):
     """How to go through time: the length of a segment ("sqrt" of T, or all if None), the kernel."""
 
     every: int | str | None = None
-    kernel: Kernel = Kernel()
+    kernel: Kernel = PLAIN
 
     def segments(self, x: Array) -> list[slice]:
         """Return the steps of x, cut into segments of whole blocks."""
@@ -47,10 +42,10 @@ class Plan(NamedTuple):
         length = -(-steps // block) * block  # rounded up
         return [slice(start, min(start + length, T)) for start in range(0, T, length)]
 
-    def size(self, params: Params, x: Array) -> int:
+    def size(self, params: AnyParams, x: Array) -> int:
         """Return how many numbers the states within a segment are, and the one before it."""
-        longest: int = self.segments(x)[0].stop
-        return (longest + 1) * prod(x.shape[1:-1]) * len(params.W)
+        longest, H = self.segments(x)[0].stop, params.V.shape[1]
+        return int((longest + 1) * prod(x.shape[1:-1]) * H)
 
 
 def require_checkpoints(every: Any) -> None:
@@ -66,7 +61,9 @@ def require_checkpoints(every: Any) -> None:
         raise ValueError(f"checkpoint_every is {in_words(every)}; expected at least 1")
 
 
-def forward_pass(params: Params, plan: Plan, x: Array, h0: Array, y: Array, states: Array) -> Array:
+def forward_segments(
+    params: AnyParams, plan: Plan, x: Array, h0: Array, y: Array, states: Array
+) -> Array:
     """Write the outputs to y, and return the state before each segment.
 
     ``states`` is memory for those within one segment, and holds those within the last afterwards.
@@ -76,13 +73,13 @@ def forward_pass(params: Params, plan: Plan, x: Array, h0: Array, y: Array, stat
     state = h0
     for kept, segment in zip(before, segments, strict=True):
         kept[...] = states[0] = state
-        run_forward(params, x[segment], states, y[segment], plan.kernel.states)
+        forward_blocks(params, x[segment], states, y[segment], plan.kernel)
         state = states[-1]  # every segment but the last fills the memory
     return before
 
 
-def backward_pass(
-    params: Params,
+def backward_segments(
+    params: AnyParams,
     plan: Plan,
     x: Array,
     before: Array,
@@ -90,7 +87,7 @@ def backward_pass(
     dy: Array,
     dx: Array,
     carried: Array,
-) -> Params:
+) -> Any:
     """After a forward pass, return the gradients in the parameters, and write those in x to dx.
 
     ``carried`` is the gradient that h[T] receives from beyond, and becomes that in h[0].
@@ -100,7 +97,7 @@ def backward_pass(
     for kept, segment in zip(before[::-1], segments[::-1], strict=True):
         if segment is not segments[-1]:
             states[0] = kept
-            run_forward(params, x[segment], states, states=plan.kernel.states)
+            forward_blocks(params, x[segment], states, kernel=plan.kernel)
         of_segment = x[segment], states, dy[segment], sums, dx[segment], carried
-        run_backward(params, *of_segment, plan.kernel.da)
+        backward_blocks(params, *of_segment, plan.kernel)
     return sums
