@@ -14,6 +14,7 @@ Other cells (``manual_bptt.CELLS``) stack their gates in W, U and b, and may hav
 """
 
 from operator import index
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import DTypeLike
 
 from manual_bptt.arrays import AnyParams, Array, floating_dtype, in_words
 from manual_bptt.axes import axes_of, shape_of
-from manual_bptt.cells import cell_named, cell_of
+from manual_bptt.cells import CELLS, cell_named
 from manual_bptt.cells.tanh import Params
 
 __all__ = ["Gradients", "Params", "gradients_of", "init_params", "no_gradients"]
@@ -42,6 +43,12 @@ class Gradients(NamedTuple):
     c: Array
     x: Array
     h0: Array
+
+
+# By the type of the parameters; a cell with fields beyond the lab's has its own.
+_GRADIENTS = MappingProxyType(
+    {cell.Params: getattr(cell, "Gradients", Gradients) for cell in CELLS.values()}
+)
 
 
 def init_params(
@@ -107,12 +114,12 @@ def init_params(
 
 def no_gradients(params: AnyParams) -> Any:
     """Return zeros to which the gradients in the parameters are added."""
-    return cell_of(params).Params(*(np.zeros(array.shape, array.dtype) for array in params))
+    return type(params)(*(np.zeros(array.shape, array.dtype) for array in params))
 
 
 def gradients_of(params: AnyParams, *arrays: Array) -> Gradients:
     """Return the gradients in the parameters, in x and in h0 as the cell names them."""
-    gradients: Gradients = getattr(cell_of(params), "Gradients", Gradients)(*arrays)
+    gradients: Gradients = _GRADIENTS[type(params)](*arrays)
     return gradients
 
 

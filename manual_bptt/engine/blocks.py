@@ -7,6 +7,7 @@ step; the rest is one matrix product each (see ``products``).
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -75,11 +76,11 @@ def forward_blocks(
     """Eqs. 1-2 on arguments that are known to be good: from h[0], write h[1:], and y if given."""
     Vt = np.ascontiguousarray(params.V.T)
     for block in blocks(x):
-        h_of_block = h[block.start : block.stop + 1]
-        kernel.forward_block(params, x[block], h_of_block)  # Eq. 1
+        h_now = h[block.start : block.stop + 1]
+        kernel.forward_block(params, x[block], h_now)  # Eq. 1
         if y is not None:
-            Vh = rows(h_of_block[1:]) @ Vt
-            np.add(Vh.reshape(y[block].shape), params.c, out=y[block])  # Eq. 2
+            Vh, y_now = rows(h_now[1:]) @ Vt, y[block]
+            np.add(Vh.reshape(y_now.shape), params.c, out=y_now)  # Eq. 2
 
 
 @reports_overflow
@@ -98,13 +99,15 @@ def backward_blocks(
     The gradients in the parameters are added to sums, those in x written to dx. ``carried`` is the
     gradient that h[T] receives from beyond, and becomes that in h[0].
     """
-    in_time, H, GH = blocks(x), h.shape[-1], len(params.b)
-    ones = np.ones(len(rows(dy[in_time[0]])), h.dtype)
+    in_time, GH = blocks(x), len(params.b)
+    longest = dy[in_time[0]].shape[:-1]
+    ones = np.ones(prod(longest), h.dtype)
     with workspace("da", len(ones) * GH, h.dtype) as memory:
+        da_of_longest = memory.reshape(*longest, GH)
         for block in reversed(in_time):
             x_now, dy_now, h_now = x[block], dy[block], h[block.start : block.stop + 1]
-            da = memory[: h_now[1:].size // H * GH].reshape(*dy_now.shape[:-1], GH)
-            dh = da if GH == H else np.empty_like(h_now[1:])
+            da = da_of_longest[: len(dy_now)]
+            dh = da if h.shape[-1] == GH else np.empty_like(h_now[1:])
             from_outputs(params, dy_now, dh)  # V' dy[t]
             sides = kernel.backward_block(params, x_now, h_now, dh, da, carried)  # Eqs. 4-5
             add_up(sums, x_now, h_now, dy_now, da, sides, ones)  # Eqs. 6-10
