@@ -25,7 +25,7 @@ from numpy import diag, outer, tanh
 from manual_bptt.arithmetic import reports_overflow
 from manual_bptt.arrays import Array
 from manual_bptt.params import Params
-from manual_bptt.validation import as_inputs, as_params, as_state, require_finite
+from manual_bptt.validation import as_inputs, as_params, as_state, require_finite, require_labs_cell
 
 __all__ = ["EQUATIONS", "Equation", "Unrolled", "derivation", "evaluate", "literal", "unroll"]
 
@@ -744,6 +744,7 @@ def unroll(params: Any, x: Any, h0: Any, target: Any) -> Unrolled:
     TypeError, ValueError
         As ``forward`` does; also if target has neither shape.
     """
+    require_labs_cell(params)
     params = as_params(params, check_finite=True)
     x = as_inputs(params, x, check_finite=True)
     if x.ndim != 2:

@@ -32,7 +32,7 @@ import numpy as np
 from manual_bptt.arrays import Array, floating_dtype, in_words
 from manual_bptt.files import write_whole
 from manual_bptt.params import Gradients, Params
-from manual_bptt.validation import as_array, attributes
+from manual_bptt.validation import as_array, attributes, require_labs_cell
 
 Arrays = dict[str, Array]
 GATED = {3: "; 3 H is what a GRU has", 4: "; 4 H is what an LSTM has"}
@@ -117,7 +117,8 @@ def to_torch(params: Params) -> tuple[Arrays, Arrays]:
     Raises
     ------
     TypeError
-        If params are none, or are gradients: those in the biases are not a bias and zeros.
+        If params are none, are another cell's, or are gradients: those in the biases are not a bias
+        and zeros.
     ValueError
         If shapes disagree or a value is not finite.
 
@@ -256,7 +257,7 @@ def to_keras(params: Params | Gradients) -> tuple[list[Array], list[Array]]:
     Raises
     ------
     TypeError
-        If params are neither.
+        If params are neither, or another cell's.
     ValueError
         If shapes disagree or a value is not finite.
 
@@ -344,7 +345,7 @@ def to_flax(params: Params | Gradients) -> tuple[dict[str, Arrays], Arrays]:
     Raises
     ------
     TypeError
-        If params are neither.
+        If params are neither, or another cell's.
     ValueError
         If shapes disagree or a value is not finite.
 
@@ -380,7 +381,7 @@ def save_safetensors(path: str | os.PathLike[str], params: Params) -> None:
     ImportError
         If safetensors is not installed.
     TypeError
-        If an argument is of the wrong kind, or params of another dtype.
+        If an argument is of the wrong kind, or params are of another dtype or another cell.
     ValueError
         If shapes disagree or a value is not finite.
     OSError
@@ -492,6 +493,7 @@ def _detached(value: Any) -> Any:
 
 def _own(name: str, holder: Any) -> Params:
     """Return the five arrays of Params or Gradients, checked and copied."""
+    require_labs_cell(holder)
     kind = "Gradients" if name == "grads" else "Params"
     expected = f"{kind}, or an object with the attributes W, U, b, V and c"
     fields = attributes(name, holder, Params._fields, expected)

@@ -16,7 +16,7 @@ import numpy as np
 
 from manual_bptt.arrays import AnyParams, Array, floating_dtype, in_words, sum_of_squares
 from manual_bptt.axes import Shape, require_shapes
-from manual_bptt.cells import cell_of
+from manual_bptt.cells import CELLS, cell_of, name_of
 
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
@@ -113,6 +113,15 @@ def as_params(params: Any, *, check_finite: bool) -> Any:
         for name, array in zip(names, native, strict=True):
             require_finite(name, array)
     return native
+
+
+def require_labs_cell(params: Any) -> None:
+    """Refuse the parameters of another cell, where there is a meaning for the lab's alone."""
+    cell = cell_of(params)
+    if cell is not CELLS["tanh"]:
+        raise TypeError(
+            f"params are those of the cell {name_of(cell)}; expected the lab's network, Params"
+        )
 
 
 @cache

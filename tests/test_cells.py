@@ -12,10 +12,22 @@ import numpy as np
 import pytest
 
 import manual_bptt as mb
+from manual_bptt import equations, interop
 from manual_bptt.axes import axes_of, factors, in_letters, shape_of
 from manual_bptt.candidate import candidate
 from manual_bptt.cells import cell_of
 from manual_bptt.engine import blocks
+from manual_bptt.forecasting.model import Model, save_model
+from manual_bptt.training import (
+    SGD,
+    Adam,
+    ArraySequences,
+    Constant,
+    Settings,
+    begin,
+    save_training,
+    train,
+)
 
 T, D, H, O = 7, 3, 5, 2
 SIZES = {"D": D, "H": H, "O": O}
@@ -297,6 +309,42 @@ def test_only_the_labs_cell_has_a_compiled_kernel(cell):
     message = f'kernel "numba" is there for the cell tanh; params are those of {cell}'
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         mb.loss_and_gradients(params, x, target, kernel="numba")
+
+
+# Beside the gradients ----------------------------------------------------------------------------
+
+
+@EVERY_CELL
+@pytest.mark.parametrize("optimizer", [SGD(momentum=0.9, nesterov=True), Adam(weight_decay=0.1)])
+def test_an_optimizer_trains_it(cell, optimizer):
+    _, x, target, _ = problem(cell, (8,))
+    params = mb.init_params(D, H, O, cell=cell, rng=0)
+    settings = Settings(
+        steps=60, batch_size=8, optimizer=optimizer, schedule=Constant(0.01), max_norm=1.0
+    )
+    training = train(params, ArraySequences(x, target), settings, loss=mb.squared_error)
+    assert type(training.best) is type(params)
+    losses = [step.loss for step in training.steps]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("cell", sorted({*mb.CELLS} - {"tanh"}))
+def test_what_is_of_the_lab_alone_refuses_the_parameters_of_another_cell(cell, tmp_path):
+    params, x, target, h0 = problem(cell)
+    training = begin(params, Settings(steps=1, batch_size=1))
+    message = f"^params are those of the cell {cell}; expected the lab's network, Params$"
+    for refuses in (
+        lambda: interop.to_torch(params),
+        lambda: interop.to_keras(params),
+        lambda: interop.to_flax(params),
+        lambda: interop.save_safetensors(tmp_path / "a.safetensors", params),
+        lambda: save_training(tmp_path / "a.npz", training),
+        lambda: save_model(tmp_path / "a.npz", Model(params, *[None] * 6)),
+        lambda: equations.unroll(params, x, target, h0),
+    ):
+        with pytest.raises(TypeError, match=message):
+            refuses()
+    assert not [*tmp_path.iterdir()]
 
 
 # Shapes, and where training starts ---------------------------------------------------------------

@@ -6,12 +6,11 @@
     n[t] = tanh(r[t] q[t] + U_n x[t] + b_n)                         candidate
     h[t] = (1 - z[t]) n[t] + z[t] h[t-1]                            (Eq. 1 of this cell)
 
-where vectors side by side are multiplied entry by entry, and W, U and b hold r, z and n in this
-order, which is torch's. It is the form of cuDNN (Appleyard, Kocisky and Blunsom, 2016), in which
-one product a step serves all three gates; Cho et al. (2014) reset before it: see ``gru``. Keras
-has the order z, r, n. Both have a second bias for r and z, which only appear as a sum with b; that
-of n, inside the reset, is one of its own: bh. It stands last, so that the first five parameters are
-those of every cell.
+with vectors side by side multiplied entry by entry, and with r, z and n in this order in W, U and
+b, which is torch's; Keras has z, r, n. It is the form of cuDNN (Appleyard, Kocisky and Blunsom,
+2016): one product a step serves all gates. Cho et al. (2014) reset before it: see ``gru``. Both
+libraries have a second bias for r and z, which only appears in a sum with b; that of n, inside the
+reset, is one of its own: bh. It stands last, for the first five parameters are those of every cell.
 
 Back, with dh[t] = V' dy[t] + what h[t] receives from step t + 1:
 
@@ -21,10 +20,11 @@ Back, with dh[t] = V' dy[t] + what h[t] receives from step t + 1:
     dq   = r da_n
     h[t-1] receives z dh + W_r' da_r + W_z' da_z + W_n' dq
 
-Eqs. 7 and 10 stand as they are, and Eq. 9 for W_r and W_z; dW_n = sum dq h[t-1]', dbh = sum dq. The
-gates are not kept: all of a block's follow at once from its inputs and states.
+Eqs. 7 and 10 stand, and Eq. 9 for W_r and W_z; dW_n = sum dq h[t-1]', dbh = sum dq. The gates are
+not kept: all of a block's follow at once from its inputs and states.
 """
 
+from collections import namedtuple
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -46,19 +46,7 @@ class Params(NamedTuple):
     bh: Array
 
 
-class Gradients(NamedTuple):
-    """Gradients of a scalar loss with respect to the parameters, x and h0, shaped like these."""
-
-    W: Array
-    U: Array
-    b: Array
-    V: Array
-    c: Array
-    bh: Array
-    x: Array
-    h0: Array
-
-
+Gradients = namedtuple("Gradients", "W U b V c bh x h0")
 AXES = {"W": "3HH", "U": "3HD", "b": "3H", "bh": "H"}
 
 

@@ -27,7 +27,7 @@ from manual_bptt.forecasting.windows import (
 )
 from manual_bptt.forward import forward
 from manual_bptt.params import Params
-from manual_bptt.validation import as_params, require_finite, require_shape
+from manual_bptt.validation import as_params, require_finite, require_labs_cell, require_shape
 
 FORMAT = 2
 MAX_LENGTH = 10_000  # hours of a window
@@ -113,7 +113,10 @@ def save_model(path: str | Path, model: Model) -> None:
     ------
     OSError
         If the file cannot be written.
+    TypeError
+        If the parameters are not those of the lab's network.
     """
+    require_labs_cell(model.params)
     described = {
         "format": FORMAT,
         "layout": model.layout._asdict(),

@@ -14,7 +14,7 @@ from manual_bptt.archive import read_arrays, write_arrays
 from manual_bptt.arrays import Array
 from manual_bptt.params import Params
 from manual_bptt.training.trainer import Step, Training
-from manual_bptt.validation import as_params, require_finite, require_shape
+from manual_bptt.validation import as_params, require_finite, require_labs_cell, require_shape
 
 FORMAT = 1
 COLUMNS = ("loss", "rate", "gradient_norm", "validation")
@@ -28,6 +28,8 @@ def save_training(path: str | Path, training: Training, tag: str = "") -> None:
     ------
     OSError
         If the file cannot be written.
+    TypeError
+        If the parameters are not those of the lab's network.
 
     Examples
     --------
@@ -41,6 +43,7 @@ def save_training(path: str | Path, training: Training, tag: str = "") -> None:
     >>> bool((loaded.params.W == training.params.W).all()), tag
     (True, 'mine')
     """
+    require_labs_cell(training.params)
     sets = {"params": training.params, "best": training.best}
     sets |= {f"memory{i}": moment for i, moment in enumerate(training.memory)}
     arrays = {f"{name}.{k}": v for name, p in sets.items() for k, v in p._asdict().items()}

@@ -72,14 +72,15 @@ class SGD:
         self, params: Params, grads: Sequence[Array], state: State, *, rate: float, step: int
     ) -> tuple[Params, State]:
         """Return the parameters after a step, and the velocity."""
-        change = Params(*grads)
+        make = type(params)._make
+        change = make(grads)
         if self.momentum:
             [velocity] = state
-            velocity = Params(*(self.momentum * v + g for v, g in _pairs(velocity, grads)))
+            velocity = make(self.momentum * v + g for v, g in _pairs(velocity, grads))
             state, change = (velocity,), velocity
             if self.nesterov:
-                change = Params(*(g + self.momentum * v for v, g in _pairs(velocity, grads)))
-        return Params(*(p - rate * d for p, d in _pairs(params, change))), state
+                change = make(g + self.momentum * v for v, g in _pairs(velocity, grads))
+        return make(p - rate * d for p, d in _pairs(params, change)), state
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ class Adam:
         self, params: Params, grads: Sequence[Array], state: State, *, rate: float, step: int
     ) -> tuple[Params, State]:
         """Return the parameters after a step, and both moments."""
-        beta1, beta2 = self.beta1, self.beta2
-        first = Params(*(beta1 * m + (1 - beta1) * g for m, g in _pairs(state[0], grads)))
-        second = Params(*(beta2 * s + (1 - beta2) * (g * g) for s, g in _pairs(state[1], grads)))
+        beta1, beta2, make = self.beta1, self.beta2, type(params)._make
+        first = make(beta1 * m + (1 - beta1) * g for m, g in _pairs(state[0], grads))
+        second = make(beta2 * s + (1 - beta2) * (g * g) for s, g in _pairs(state[1], grads))
         unbiased1, unbiased2 = 1 - beta1**step, 1 - beta2**step
         moved = []
         for p, m, s in zip(params, first, second, strict=True):
@@ -130,7 +131,7 @@ class Adam:
             if self.weight_decay and p.ndim == 2:
                 change = change + self.weight_decay * p
             moved.append(p - rate * change)
-        return Params(*moved), (first, second)
+        return make(moved), (first, second)
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def clip_by_global_norm(
 
 
 def _zeros(params: Params) -> Params:
-    return Params(*(np.zeros_like(p) for p in params))
+    return type(params)._make(np.zeros_like(p) for p in params)
 
 
 def _pairs(one: Sequence[Array], other: Sequence[Array]) -> "zip[tuple[Array, Array]]":
