@@ -394,9 +394,10 @@ def test_a_cell_that_is_not_there_is_refused_with_the_names_of_those_that_are(ce
 
 @EVERY_CELL
 @pytest.mark.parametrize("name", ["W", "U", "b", "bh"])
-def test_what_overflows_is_never_a_plausible_state_or_gradient(cell, name):
+@pytest.mark.parametrize("steps", [1, T])
+def test_what_overflows_is_never_a_plausible_state_or_gradient(steps, cell, name):
     """A saturated unit would make 1 or 0 of an infinity: its gradient must not be a mere zero."""
-    params, x, target, h0 = problem(cell, (4,))
+    params, x, target, h0 = problem(cell, (4,), steps)
     if name not in params._fields:
         return
     large = np.full_like(getattr(params, name), -np.finfo(float).max)

@@ -41,7 +41,7 @@ def forward_block(params: AnyParams, x: Array, h: Array) -> None:
         steps_of(params, states, h)
         return
     shape = (*x.shape[:-1], len(params.b))
-    with workspace("a", states[..., 0].size * len(params.b), h.dtype) as memory:
+    with workspace("a", prod(shape), h.dtype) as memory:
         a = memory.reshape(shape)
         from_inputs(params, x, a)
         steps_of(params, a, h)
