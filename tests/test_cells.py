@@ -420,6 +420,14 @@ def test_relu_has_no_slope_at_zero():
         assert mb.backward(params, trace, [[1.0]]).x == slope
 
 
+def test_a_gradient_that_has_overflowed_does_not_pass_a_unit_at_rest():
+    params = mb.CELLS["relu"].Params(*(np.eye(1), np.eye(1), np.zeros(1), np.eye(1), np.zeros(1)))
+    trace = mb.forward(params, [[-1.0], [1.0]])
+    grads = mb.backward(params, trace, [[0.0], [np.inf]], check_finite=False)
+    assert grads.x.tolist() == [[0.0], [np.inf]]
+    assert grads.h0 == 0
+
+
 @pytest.mark.parametrize("cell", ["gru", "gru_reset_after"])
 def test_gates_that_are_all_but_shut_keep_their_digits(cell):
     """sigma(-40) is 4.2e-18: taken from the other end, 1 - sigma(40), it would be zero."""

@@ -48,9 +48,10 @@ def backward_steps(
     params: Params, x: Array, h: Array, dh: Array, da: Array, carried: Array
 ) -> Sides:
     """Write the gradients with respect to the states and the pre-activations to dh and da."""
-    slope = np.sign(h[1:].real)  # 1 where h[t] > 0, else 0; NaN of NaN
-    for dh_now, da_now, slope_now in zip(dh[::-1], da[::-1], slope[::-1], strict=True):
-        np.add(dh_now, carried, dh_now)  # Eqs. 4-5
-        np.multiply(dh_now, slope_now, da_now)  # da[t]
-        da_now.dot(params.W, carried)  # W' da[t], what h[t-1] receives
+    at_rest = ~(h[1:].real > 0)  # where h[t] is 0, or NaN
+    for t in reversed(range(len(dh))):
+        np.add(dh[t], carried, dh[t])  # Eqs. 4-5
+        np.copyto(da[t], dh[t])
+        np.copyto(da[t], h[t + 1], where=at_rest[t])  # da[t], 0 even if dh[t] has overflowed
+        da[t].dot(params.W, carried)  # W' da[t], what h[t-1] receives
     return {}
