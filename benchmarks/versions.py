@@ -3,8 +3,8 @@
 First the bits: what ``forward``, ``backward``, ``hidden_gradients`` and ``loss_and_gradients``
 return for random shapes, in both dtypes and every way of computing. Then the speed at the shapes of
 ``manual-bptt bench``: calls of both versions in turns, in one process, so that what else the
-machine does falls on both; a ratio above 1 says that this version is faster. Exits 1 if a bit
-differs.
+machine does falls on both; a ratio above 1 says that this version is faster. Given HEAD, it
+compares this version with itself: what differs from 1 then is noise. Exits 1 if a bit differs.
 """
 
 import argparse
