@@ -60,15 +60,16 @@ def page(result: dict[str, Any]) -> str:
     """Return the page for what ``manual-bptt verify --json`` writes."""
     reports = {k: r for k, r in result["reports"].items() if "options" not in r}
     ways = {k: r for k, r in result["reports"].items() if "options" in r}
-    first, *others = reports
+    first, *others = reports or [""]
+    lab = [_gradients(first, reports[first]), _equations(result["equations"])] if reports else []
     parts = [
         _head(result),
-        _summary(reports, ways, result["equations"]),
+        _summary(reports, ways, result["cells"], result["equations"]),
         _facts(result),
-        _gradients(first, reports[first]),
-        _equations(result["equations"]),
+        *lab,
         *(_gradients(title, reports[title]) for title in others),
         _ways(ways),
+        _cells(result["cells"]),
     ]
     return document("manual-bptt verify", "\n".join(part for part in parts if part), STYLE)
 
@@ -95,13 +96,24 @@ def _facts(result: dict[str, Any]) -> str:
     return f'<p class="facts">{escape(facts)}</p>'
 
 
-def _summary(reports: dict[str, Any], ways: dict[str, Any], equations: list[dict[str, Any]]) -> str:
+def _summary(
+    reports: dict[str, Any],
+    ways: dict[str, Any],
+    cells: dict[str, Any],
+    equations: list[dict[str, Any]],
+) -> str:
     """Return one line for everything that was compared, each with a link to its part."""
     rows = [
         _row([_link(_anchor(title), title), *_worst([report])]) for title, report in reports.items()
     ]
     if ways:
         rows.append(_row([_link("ways", "other ways to compute the same"), *_worst(ways.values())]))
+    rows += [
+        _row([_link("cells", f"the cell {name}"), *_worst(of_cell.values())])
+        for name, of_cell in cells.items()
+    ]
+    if not equations:
+        return table("Summary", ["compared with autodiff", *COLUMNS], rows)
     wrong = sum(row["status"] == "fails" for row in equations)
     verdict = _coloured(f"{wrong} fail", "bad") if wrong else _coloured("accounted for", "good")
     ratios = [row["worst_ratio"] for row in equations]
@@ -154,6 +166,23 @@ def _ways(ways: dict[str, Any]) -> str:
         '<h2 id="ways">Gradients: other ways to compute the same</h2>',
         f"<p>{escape(text)}</p>",
         table("Other ways", ["options of loss_and_gradients", *COLUMNS], rows),
+        *wrong,
+    ])  # fmt: skip
+
+
+def _cells(cells: dict[str, Any]) -> str:
+    """Return one table of the other cells, a line for each way to compute its gradients."""
+    if not cells:
+        return ""
+    each = [(name, way, report) for name, of in cells.items() for way, report in of.items()]
+    rows = [
+        _row([escape(name), f"<code>{escape(way)}</code>", *_worst([report])])
+        for name, way, report in each
+    ]
+    wrong = [_gradients(f"{name}, {way}", r) for name, way, r in each if not r["passed"]]
+    return "\n".join([
+        '<h2 id="cells">Gradients: other cells</h2>',
+        table("Other cells", ["cell", "options of loss_and_gradients", *COLUMNS], rows),
         *wrong,
     ])  # fmt: skip
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from reference.devices import float64_on_cpu
+from reference.network import CELLS
 from reference.network.cell import Axis, Cell, resized
 from reference.network.gradients import squared_error
 from reference.network.sequence import Probes, run
@@ -36,6 +37,7 @@ from reference.rounding.whole import deviates, truth_and_tolerance
 
 DIRECTIONS = 8  # in which the curvature of a loss is looked at
 READ_AHEAD = 512  # problems sorted by padded shape at a time
+LABS = CELLS["tanh"]
 LARGEST_CALL = 16 * 40 * 4 * 8 * 8  # entries of all per-step copies of W in one call
 
 
@@ -140,7 +142,9 @@ def _shape(problem: Problem) -> Shape:
     width = _bucket(max(sizes["D"], sizes["H"], sizes["O"]), 8, 16)
     B = _bucket(sizes["B"], 4, 8) if width == 8 else _bucket(sizes["B"], 8)
     D, H = (width, width) if zeros_are_exact(problem.cell) else (sizes["D"], sizes["H"])
-    return Shape(_bucket(sizes["T"], 8, 40, 256), B, D, H, width)
+    # Gated cells take longer to compile than short problems gain from a shape of their own.
+    short = (8,) if problem.cell is LABS else ()
+    return Shape(_bucket(sizes["T"], *short, 40, 256), B, D, H, width)
 
 
 @lru_cache(maxsize=64)
@@ -150,7 +154,7 @@ def zeros_are_exact(cell: Cell) -> bool:
     problems = [
         random_problem(T=1, B=None, D=2, H=3, O=1, regime=regime, seed=seed, cell=cell)
         for regime in ("expanding", "saturated")
-        for seed in range(4)
+        for seed in range(2)
     ]
     with float64_on_cpu():
         return all(_same_step(problem, sizes, wide) for problem in problems)

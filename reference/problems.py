@@ -248,6 +248,7 @@ def draw_problems(
     sizes: Mapping[str, int] | None = None,
     cell: str | Cell = "tanh",
     few_shapes: bool = False,
+    no_longer: bool = False,
 ) -> Iterator[Problem]:
     """Yield random problems; ``sizes`` fixes any of T, B, D, H and O.
 
@@ -255,7 +256,7 @@ def draw_problems(
     40 steps, 4 sequences and 8 inputs, units and outputs; but beyond the first 200, every 40th is
     long, up to 256 steps, or wide, up to 8 sequences and 16 inputs, units and outputs, in turns.
     With ``few_shapes``, as for a loss that is a callable, they have four shapes: what is compiled
-    for each shape is compiled four times.
+    for each shape is compiled four times. With ``no_longer`` none is long or wide.
 
     Raises
     ------
@@ -265,7 +266,9 @@ def draw_problems(
     """
     few_shapes = few_shapes or callable(loss)
     options: dict[str, Any] = {"dtype": dtype, "loss": loss, "cell": named_cell(cell)}
-    return _draw(cases, seed, batched, few_shapes, checked_sizes(sizes, batched), options)
+    small = cases if few_shapes or no_longer else SMALL_FIRST
+    fixed = checked_sizes(sizes, batched)
+    return _draw(cases, seed, batched, few_shapes, small, fixed, options)
 
 
 def checked_sizes(sizes: Mapping[str, int] | None, batched: bool) -> dict[str, int]:
@@ -285,6 +288,7 @@ def _draw(
     seed: int,
     batched: bool,
     few_shapes: bool,
+    small: int,
     sizes: Mapping[str, int],
     options: Mapping[str, Any],
 ) -> Iterator[Problem]:
@@ -294,7 +298,7 @@ def _draw(
     for case in range(cases):
         any_steps = STEPS[rng.integers(len(STEPS))]
         shape = dict(few[case % 4]) if few_shapes else _draw_shape(rng, batched, any_steps)
-        if case >= SMALL_FIRST and case % 40 == 0 and not few_shapes:
+        if case >= small and case % 40 == 0:
             shape |= _draw_large(rng, batched, long=case % 80 == 40)
         regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
         if case == 0:

@@ -128,7 +128,7 @@ class Row:
 
 
 def _volume(problem: Problem) -> int:
-    return int(problem.x.size + problem.target.size + problem.params.W.size)
+    return int(problem.x.size + problem.target.size + problem.sizes["H"] ** 2)
 
 
 def _larger(a: float | None, b: float | None) -> float | None:

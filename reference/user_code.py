@@ -267,6 +267,14 @@ def as_array(value: Any) -> np.ndarray | str:
 
 def load_function(place: str) -> Callable[..., Any]:
     """Return the function at module:function, or in a file at path/to/file.py:function."""
+    found = load(place)
+    if not callable(found):
+        raise LoadError(f"{place} is a {type(found).__name__}; expected a function")
+    return found  # type: ignore[no-any-return]
+
+
+def load(place: str) -> Any:
+    """Return what has a name in a module, or in a file."""
     source, colon, name = place.rpartition(":")
     if not (colon and source and name):
         raise LoadError(f"{place!r}: expected module:function or path/to/file.py:function")
@@ -276,9 +284,7 @@ def load_function(place: str) -> Callable[..., Any]:
             found = getattr(found, part)
         except AttributeError:
             raise LoadError(f"{source} has no {name!r}{_instead(found)}") from None
-    if not callable(found):
-        raise LoadError(f"{place} is a {type(found).__name__}; expected a function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _instead(module: Any) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from manual_bptt.cells import CELLS
 from manual_bptt.cli.shared import (
     AT_INTERRUPT,
     NoVerdictError,
@@ -31,6 +32,10 @@ def add_to(commands: Any) -> None:
     check.add_argument(
         "--loss", default="squared_error", metavar="NAME",
         help="squared_error, last_step_squared_error, or module:function in JAX (%(default)s)",
+    )  # fmt: skip
+    check.add_argument(
+        "--cell", default="tanh", metavar="NAME",
+        help=f"{', '.join(CELLS)}, or module:NAME of a reference.Cell (%(default)s)",
     )  # fmt: skip
     check.add_argument("--single", action="store_true", help="single sequences, no batch axis")
     check.add_argument(
@@ -67,7 +72,7 @@ def _check(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "rich")
     import reference
     from reference.processes import CandidateProcess
-    from reference.user_code import LoadError, load_function, said_to_print
+    from reference.user_code import LoadError, load, load_function, said_to_print
 
     require_writable(arguments.json)
     options = {k: v for k, v in vars(arguments).items() if k not in ("run", "json")}
@@ -83,6 +88,7 @@ def _check(arguments: argparse.Namespace) -> int:
             report = reference.compare(
                 candidate,
                 loss=loss,
+                cell=load(arguments.cell) if ":" in arguments.cell else arguments.cell,
                 cases=arguments.cases,
                 seed=arguments.seed,
                 dtype=arguments.dtype,

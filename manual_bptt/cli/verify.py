@@ -26,6 +26,8 @@ from manual_bptt.cli.shared import (
 UNPADDED = "autodiff without padding"
 SEVERAL_BLOCKS = 600  # steps, of which a block has 256 at most
 LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
+LABS = "tanh"  # the cell that is judged in full unless cells are named
+AS_IT_IS = "by default"
 
 
 class Group(NamedTuple):
@@ -39,6 +41,11 @@ class Group(NamedTuple):
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
     check = commands.add_parser("verify", help="prove the manual gradients equal to jax.grad")
+    check.add_argument(
+        "--cell", nargs="+", choices=[*mb.CELLS], metavar="NAME",
+        help=f"these cells alone, each on all cases (all, those but {LABS} on a tenth): "
+        f"{', '.join(mb.CELLS)}",
+    )  # fmt: skip
     check.add_argument("--cases", type=positive, default=1000, help="random problems (%(default)s)")
     check.add_argument("--seed", type=seed, default=0, help="which problems (%(default)s)")
     check.add_argument("--dtype", choices=["float64", "float32"], default="float64")
@@ -53,12 +60,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     require_writable(arguments.html)
     quiet = arguments.json == "-"
     started = time.perf_counter()
-    reports = _gradient_reports(arguments, quiet=quiet) | _other_ways(arguments, quiet=quiet)
-    rows = equation_rows(arguments.cases, arguments.seed)
-    _print_equations(rows, quiet=quiet)
-    passed = all(report["passed"] for report in reports.values()) and not any(
-        row.status == "fails" for row in rows
-    )
+    named = arguments.cell or [*mb.CELLS]
+    reports: dict[str, Any] = {}
+    rows: list[Any] = []
+    cells = _cell_reports(arguments, [name for name in named if name != LABS], quiet=quiet)
+    if LABS in named:
+        reports = _gradient_reports(arguments, quiet=quiet) | _other_ways(arguments, quiet=quiet)
+        rows = equation_rows(arguments.cases, arguments.seed)
+        _print_equations(rows, quiet=quiet)
+    judged = [*reports.values(), *(r for ways in cells.values() for r in ways.values())]
+    passed = all(r["passed"] for r in judged) and all(row.status != "fails" for row in rows)
     result = {
         "passed": passed,
         "cases": arguments.cases,
@@ -67,6 +78,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         "seconds": time.perf_counter() - started,
         "versions": versions("jax", "numpy"),
         "reports": reports,
+        "cells": cells,
         "equations": [row.as_dict() for row in rows],
     }
     write_json(arguments.json, result)
@@ -97,41 +109,77 @@ def _gradient_reports(arguments: argparse.Namespace, *, quiet: bool) -> dict[str
     return reports
 
 
+def _cell_reports(
+    arguments: argparse.Namespace, names: list[str], *, quiet: bool
+) -> dict[str, dict[str, Any]]:
+    """Judge the gradients of other cells than the lab's; print a line for each, and what is wrong.
+
+    Their problems are no longer than 40 steps: a new shape takes seconds to compile.
+    """
+    cases = arguments.cases if arguments.cell else 1 + arguments.cases // 10
+    found = {}
+    for name in names:
+        groups = _random_groups(cases, arguments.seed, arguments.dtype, name)
+        ways = {AS_IT_IS: {}, **ways_to_compute(name)}
+        found[name] = _judged_each(groups, ways, f"the cell {name}", name, quiet=quiet)
+    _print_cells(found, quiet=quiet)
+    return {
+        name: {way: report.as_dict() for way, report in reports.items()}
+        for name, reports in found.items()
+    }
+
+
 def _other_ways(arguments: argparse.Namespace, *, quiet: bool) -> dict[str, Any]:
     """Judge the gradients as they are computed in other ways; print a line for each."""
-    from reference import Report, judge_each
-
     draws = arguments.seed, arguments.dtype
     groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
     ways = ways_to_compute()
+    reports = _judged_each(groups, ways, "other ways to compute the same", quiet=quiet)
+    _print_ways(reports, quiet=quiet)
+    return {way: {"options": ways[way], **report.as_dict()} for way, report in reports.items()}
+
+
+def _judged_each(
+    groups: list[Group],
+    ways: dict[str, dict[str, Any]],
+    title: str,
+    cell: str = LABS,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Return a report on each way to compute the gradients of a cell; print those that fail."""
+    from reference import Report, judge_each
 
     def judged() -> Iterator[Any]:
         for loss, _, problems in groups:
-            by_hand = {way: candidate(LOSSES[loss], **options) for way, options in ways.items()}
+            by_hand = {
+                way: candidate(LOSSES[loss], cell, **options) for way, options in ways.items()
+            }
             yield from judge_each(by_hand, problems)
 
     began = time.perf_counter()
     verdicts: dict[str, list[Any]] = {way: [] for way in ways}
     total = len(ways) * sum(group.size for group in groups)
-    for way, result in progress(judged(), "other ways to compute the same", total):
+    for way, result in progress(judged(), title, total):
         verdicts[way].append(result)
     seconds = time.perf_counter() - began
     reports = {way: Report.of(results) for way, results in verdicts.items()}
     for way, report in reports.items():
         if not report.passed:
-            _print_report(report, way, seconds, ways[way], quiet=quiet)
-    _print_ways(reports, quiet=quiet)
-    return {way: {"options": ways[way], **report.as_dict()} for way, report in reports.items()}
+            of = way if cell == LABS else f"{cell}, {way}"
+            _print_report(report, of, seconds, ways[way], cell, quiet=quiet)
+    return reports
 
 
-def _random_groups(cases: int, seed: int, dtype: str) -> list[Group]:
+def _random_groups(cases: int, seed: int, dtype: str, cell: str = LABS) -> list[Group]:
     """Share the cases among both losses, batches and single sequences."""
     from reference import draw_problems
 
     kinds = [(loss, batched) for loss in LOSSES for batched in (True, False)]
     shares = [len(range(i, cases, len(kinds))) for i in range(len(kinds))]
+    options: dict[str, Any] = {"dtype": dtype, "cell": cell, "no_longer": cell != LABS}
     return [
-        Group(loss, n, draw_problems(n, seed, dtype=dtype, batched=batched, loss=loss))
+        Group(loss, n, draw_problems(n, seed, batched=batched, loss=loss, **options))
         for (loss, batched), n in zip(kinds, shares, strict=True)
     ]
 
@@ -181,15 +229,16 @@ def _by_hand(loss: str) -> Any:
     return candidate(LOSSES[loss])
 
 
-def ways_to_compute() -> dict[str, dict[str, Any]]:
-    """Return the options of ``loss_and_gradients`` that change how it computes."""
+def ways_to_compute(cell: str = LABS) -> dict[str, dict[str, Any]]:
+    """Return the options of ``loss_and_gradients`` that change how it computes a cell."""
     ways: dict[str, dict[str, Any]] = {
         "workers=2": {"workers": 2},
         "checkpoint_every=1": {"checkpoint_every": 1},
         "kernel='numba'": {"kernel": "numba"},
         "kernel='numba', all three": {"kernel": "numba", "workers": 2, "checkpoint_every": 1},
     }
-    return {k: options for k, options in ways.items() if "kernel" not in options or compiles()}
+    compiled = cell == LABS and compiles()
+    return {k: options for k, options in ways.items() if "kernel" not in options or compiled}
 
 
 def _by_autodiff(loss: str) -> Any:
@@ -261,6 +310,29 @@ def _print_equations(rows: list[Any], *, quiet: bool) -> None:
     print_table("the equations of Lab 9 against jax.grad and jax.jacobian", header, cells, note)
 
 
+def _print_cells(cells: dict[str, dict[str, Any]], *, quiet: bool) -> None:
+    """Print the worst error of each cell over its tolerance, for each way to compute it."""
+    if quiet or not cells:
+        return
+    from rich.text import Text
+
+    from reference.report import FAILURES
+
+    rows = []
+    for name, reports in cells.items():
+        fields = []
+        for report in reports.values():
+            errors = [e for row in report.rows for e in (row.ratio, row.local_ratio) if e]
+            wrong = [row.gradient for row in report.rows if row.status in FAILURES]
+            words = f"{' '.join(wrong)} WRONG" if wrong else f"{max(errors, default=0):.3g}"
+            fields.append(Text(words, style="green" if report.passed else "bold red"))
+        judged = str(max(row.cases for row in next(iter(reports.values())).rows))
+        rows.append((name, *fields, judged))
+    header = ("cell", *next(iter(cells.values())), "problems")
+    note = "the worst error over its tolerance, of any gradient, end to end or in a step\n"
+    print_table("other cells against jax.grad", header, rows, note)
+
+
 def _print_ways(ways: dict[str, Any], *, quiet: bool) -> None:
     """Print a line for each way to compute the same: the worst of its gradients."""
     if quiet:
@@ -285,6 +357,7 @@ def _print_report(
     title: str,
     seconds: float,
     options: dict[str, Any] | None = None,
+    cell: str = LABS,
     *,
     quiet: bool,
 ) -> None:
@@ -293,15 +366,17 @@ def _print_report(
     headline = f"manual gradients against jax.grad: {title}"
     if title == UNPADDED:
         headline = "jax.grad at the exact shape against jax.grad with padding"
-    print_report(report, headline, seconds, again=_to_reproduce(report, title, options or {}))
+    print_report(report, headline, seconds, again=_to_reproduce(report, title, options or {}, cell))
 
 
-def _to_reproduce(report: Any, title: str, options: dict[str, Any]) -> list[str]:
+def _to_reproduce(report: Any, title: str, options: dict[str, Any], cell: str) -> list[str]:
     """Return the command that repeats a failure alone, if its problem can be made from a line."""
     found = [p for p in report.witnesses() if p.origin.startswith("reference.")]
     if not found or title == UNPADDED:
         return []
     problem = found[0]
+    if cell != LABS:
+        options = {"cell": cell, **options}
     chosen = "".join(f", {name}={value!r}" for name, value in options.items())
     judged = f"reference.judge(candidate(mb.{problem.loss}{chosen}), [{problem.origin}])"
     code = "; ".join([

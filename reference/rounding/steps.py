@@ -44,6 +44,7 @@ from reference.rounding.known import (
     gamma,
     one_term,
 )
+from reference.rounding.recognition import recognised
 from reference.rounding.tolerance import FLUSHED
 
 
@@ -64,7 +65,7 @@ def traced(cell: Cell, D: int, H: int, O: int) -> Traced:
     p, p_output = {k: of[k] for k in cell.params}, {k: of[k] for k in OUTPUT}
     h, x, dy = array((H,)), array((D,)), array((O,))
     with jax.disable_jit():
-        step, _ = jaxprs.traced(cell.step, p, h, x)
+        step, _ = jaxprs.traced(recognised(cell.step), p, h, x)
         step_backward, _ = jaxprs.traced(_backward_of(step), *jax.tree.leaves((p, h, x)), h)
         forward, _ = jaxprs.traced(output, p_output, h)
         backward, _ = jaxprs.traced(lambda p, h, dy: jax.vjp(output, p, h)[1](dy), p_output, h, dy)

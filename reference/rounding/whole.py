@@ -17,6 +17,7 @@ be checked.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from reference.network.cell import Cell
 from reference.network.gradients import autodiff
 from reference.rounding.known import Machine, gamma
 from reference.rounding.noise import DEVIATES, Noise, evaluate
+from reference.rounding.recognition import recognised
 from reference.rounding.steps import Traced, by_autodiff, everywhere, state_bounds
 from reference.rounding.tolerance import FLUSHED, RUNS, V64
 
@@ -49,8 +51,9 @@ def truth_and_tolerance(
     It is called with the variables (params as a dict, x, h0, probes), what the loss is given beside
     the outputs, the deviates, the sizes and the machine; ``like`` are arguments like the first two.
     """
+    equal = replace(cell, step=recognised(cell.step))
     jaxpr, tree = jaxprs.traced(
-        lambda variables, given: autodiff(variables, given, loss, cell), *like
+        lambda variables, given: autodiff(variables, given, loss, equal), *like
     )
 
     def solve(variables: Any, given: Any, xi: Any, sizes: Any, m: Machine) -> dict[str, Any]:
