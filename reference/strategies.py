@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from reference.network import named_cell
+from reference.network.cell import Cell
 from reference.problems import (
     LARGEST,
     REGIMES,
@@ -38,6 +40,7 @@ def problems(
     regimes: tuple[str, ...] = tuple(REGIMES),
     longest: int = STEPS[-1][1],
     sizes: Mapping[str, int] | None = None,
+    cell: str | Cell = "tanh",
 ) -> st.SearchStrategy[Problem]:
     """Return a strategy of problems.
 
@@ -66,6 +69,8 @@ def problems(
         The largest T.
     sizes : mapping, optional
         Sizes that are fixed, such as ``{"O": 1}``, of T, D, H and O, and of B for batches.
+    cell : str or Cell
+        The cell, as ``reference.compare`` takes it.
 
     Raises
     ------
@@ -84,7 +89,8 @@ def problems(
     if longest < 1:
         raise ValueError(f"longest is {longest!r}; expected at least 1")
     fixed = checked_sizes(sizes, batched is True)
-    return _problems(batched, regimes, longest, fixed, {"dtype": dtype, "loss": loss})
+    options = {"dtype": dtype, "loss": loss, "cell": named_cell(cell)}
+    return _problems(batched, regimes, longest, fixed, options)
 
 
 @st.composite

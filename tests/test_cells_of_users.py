@@ -131,7 +131,8 @@ def test_a_cell_for_which_zeros_are_not_exact_is_answered_at_its_own_shapes():
     assert not zeros_are_exact(NORMALISED)
 
     def autodiff(p, x, h0, target):
-        return reference.gradients(p, x, target, h0=h0, cell=NORMALISED)
+        found = reference.gradients(p, x, target, h0=h0, cell=NORMALISED)
+        return {k: gradient for k, gradient in found.items() if k != "h"}
 
     shape = {"T": 3, "B": 2, "D": 2, "H": 3, "O": 1, "regime": "critical", "cell": NORMALISED}
     problems = [reference.random_problem(**shape, seed=seed) for seed in range(8)]

@@ -18,7 +18,7 @@ from reference.vectors import read_vectors
 
 
 def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
-    assert main(["verify", "--cases", "40", "--json", "-"]) == 0
+    assert main(["verify", "--cell", "tanh", "--cases", "40", "--json", "-"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     result = json.loads(out)
@@ -43,7 +43,12 @@ def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
 
 def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):
     path = tmp_path / "out.json"
-    assert main(["verify", "--cases", "8", "--dtype", "float32", "--json", str(path)]) == 0
+    assert (
+        main(
+            ["verify", "--cell", "tanh", "--cases", "8", "--dtype", "float32", "--json", str(path)]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert out.count("match") == 9 + 9 + 9 + 8 + 4  # autodiff does not return its states
     assert out.count("erratum (corrected form holds)") == 10
@@ -64,7 +69,7 @@ def test_verify_exits_1_and_names_the_gradient_that_is_wrong(no_equations, monke
         return value, grads if options else grads._replace(U=2 * grads.U)
 
     monkeypatch.setattr("manual_bptt.candidate.loss_and_gradients", wrong)
-    assert main(["verify", "--cases", "8"]) == 1
+    assert main(["verify", "--cell", "tanh", "--cases", "8"]) == 1
     out = capsys.readouterr().out
     assert "U is wrong" in out
     assert "W is wrong" not in out
@@ -84,8 +89,8 @@ def test_verify_repeats_a_failure_of_another_way_in_that_way(no_equations, monke
         return value, grads if workers is None else grads._replace(b=2 * grads.b)
 
     monkeypatch.setattr("manual_bptt.candidate.loss_and_gradients", wrong)
-    monkeypatch.setattr(verify, "ways_to_compute", lambda: {"two threads": {"workers": 2}})
-    assert main(["verify", "--cases", "8"]) == 1
+    monkeypatch.setattr(verify, "ways_to_compute", lambda _="": {"two threads": {"workers": 2}})
+    assert main(["verify", "--cell", "tanh", "--cases", "8"]) == 1
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if line.startswith("to reproduce: python -c")]
     assert "candidate(mb.squared_error, workers=2)" in line

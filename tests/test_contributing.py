@@ -1,6 +1,10 @@
 """CONTRIBUTING.md: its examples run as they stand, and its tools are those that pip installs."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from unittest.mock import patch
@@ -10,7 +14,7 @@ from reference import mistakes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-MISTAKE, LOSS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+MISTAKE, LOSS, *CELL = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 def test_the_mistake_of_the_page_can_be_added_and_is_caught_where_it_says():
@@ -35,6 +39,30 @@ def test_the_loss_of_the_page_is_proved_and_a_wrong_gradient_of_it_is_not():
 
     candidate = names["candidate"](wrong)
     assert not reference.compare(candidate, loss=names["log_cosh_in_jax"], cases=20).passed
+
+
+def test_the_cell_of_the_page_is_two_files_and_verify_finds_and_proves_it(tmp_path):
+    for package, code in zip(("manual_bptt", "reference/network"), CELL, strict=True):
+        name = package.partition("/")[0]
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (tmp_path / package / "cells" / "leaky.py").write_text(code, encoding="utf-8")
+
+    def verify():
+        command = [sys.executable, "-m", "manual_bptt.cli", "verify"]
+        options = ["--cell", "leaky", "--cases", "8"]
+        of_the_copy = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            [*command, *options], cwd=tmp_path, env=of_the_copy, capture_output=True, text=True
+        )
+
+    right = verify()
+    assert right.returncode == 0, right.stdout + right.stderr
+    assert re.search(r"leaky +0\.\d+", right.stdout), right.stdout
+    file = tmp_path / "manual_bptt" / "cells" / "leaky.py"
+    file.write_text(file.read_text().replace("np.add(half, da_now", "np.add(0 * half, da_now"))
+    wrong = verify()
+    assert wrong.returncode == 1, wrong.stderr
+    assert "WRONG" in wrong.stdout
 
 
 def test_the_hooks_run_the_ruff_that_pip_installs():

@@ -353,6 +353,7 @@ def result():
         "passed": True, "cases": 4, "seed": 0, "dtype": "float64", "seconds": 1.0,
         "versions": {"numpy": "2"},
         "reports": {"random problems": report, "long sequences": report, **ways},
+        "cells": {},
         "equations": [row.as_dict() for row in verify.equation_rows(6, 0)],
     }  # fmt: skip
 
@@ -406,10 +407,23 @@ def test_the_web_page_says_when_something_fails(result):
     assert tables.count('<span class="bad">mismatch</span>') == 3  # summary, ways, its own table
 
 
+def test_the_web_page_has_a_line_for_each_way_to_compute_each_other_cell(result):
+    right = result["reports"]["random problems"]
+    wrong = {**right, "passed": False, "rows": [{**right["rows"][0], "status": "mismatch"}]}
+    cells = {"gru": {"by default": right, "workers=2": wrong}}
+    for of in (result, {**result, "reports": {}, "equations": []}):
+        text = page({**of, "passed": False, "cells": cells})
+        table = text.partition('id="cells"')[2]
+        assert table.count('<th scope="row">gru</th>') == 2
+        assert "Gradients: gru, workers=2" in table
+        assert table.count("mismatch") == 2  # in the table, and in its own
+        assert "the cell gru" in text.partition('id="cells"')[0]
+
+
 def test_verify_fails_when_a_corrected_form_is_wrong(monkeypatch, capsys):
     for gradients in ("_gradient_reports", "_other_ways"):  # in test_cli.py
         monkeypatch.setattr(verify, gradients, lambda *_, **__: {})
     wrong = replace(EQUATIONS[14], corrected=EQUATIONS[14].sides)
     monkeypatch.setitem(EQUATIONS, 14, wrong)
-    assert cli.main(["verify", "--cases", "12"]) == 1
+    assert cli.main(["verify", "--cell", "tanh", "--cases", "12"]) == 1
     assert "FAILS" in capsys.readouterr().out

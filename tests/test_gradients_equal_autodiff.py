@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rounding import forward_bounds
 
@@ -33,6 +33,19 @@ def test_every_gradient_equals_autodiff(batched, loss, dtype):
     def holds(problem):
         found = verdicts(candidate(LOSSES[loss]), problem)
         assert set(found) == {*GRADIENTS, "states"}
+        assert set(found.values()) <= {"match", "nothing proved"}, found
+
+    holds()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("cell", sorted({*mb.CELLS} - {"tanh"}))
+def test_every_gradient_of_every_other_cell_equals_autodiff(cell, dtype):
+    @settings(max_examples=24)
+    @given(problems(dtype=dtype, cell=cell))
+    def holds(problem):
+        found = verdicts(candidate(cell=cell), problem)
+        assert set(found) == {*problem.cell.gradients, "states"}
         assert set(found.values()) <= {"match", "nothing proved"}, found
 
     holds()
