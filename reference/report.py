@@ -211,7 +211,7 @@ class Report:
         if hidden:
             remarks.append(
                 f"end to end, rounding hides the answer in up to {hidden} problems a gradient; "
-                f"step by step, all but {undecided} are decided"
+                f"step by step, all {f'but {undecided} ' if undecided else ''}are decided"
             )
         for row in self.rows:
             if row.missing and row.status != "not returned":
