@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from reference import jaxprs
+from reference.rounding.tolerance import V64
 
 FUNCTION = 4.0  # units by which a candidate's tanh, exp and so on may err, of their value
 FORMS = 2.0  # roundings charged to a product: a candidate may use another formula that is equal
@@ -349,17 +350,21 @@ def _steepest_below(slope: Callable[[Any], Any], pole: float = 0.0) -> Callable[
     return largest
 
 
-def _slope_rule(slope: Callable[[Any], Any], bend: Callable[[Any], Any]) -> Rule:
+def _slope_rule(
+    slope: Callable[[Any], Any], bend: Callable[[Any], Any], by_autodiff: Callable[[Any], Any]
+) -> Rule:
     """Return the rule of a slope, from how fast it changes.
 
     Where the slope is small it is a difference of numbers of order one, and errs by u of those.
+    ``by_autodiff`` is what JAX's way to write it rounds beyond that.
     """
 
     def rule(equation: Any, operands: list[Known], m: Machine) -> Known:
         a = closed(operands[0], m)
         value = slope(a.value)
         moved = a.error * (bend(a.value) + a.error)
-        return one_term(value, moved + m.u * a.value**2 + FUNCTION * m.u * jnp.abs(value))
+        own = m.u * a.value**2 + FUNCTION * m.u * jnp.abs(value) + by_autodiff(a.value)
+        return one_term(value, moved + own)
 
     return rule
 
@@ -407,7 +412,13 @@ RULES: dict[str, Rule] = {
     "log1p": _function(_steepest_below(lambda d: 1 / d, pole=-1.0)),
     "sqrt": _function(_steepest_below(lambda d: 0.5 / jnp.sqrt(d))),
     "rsqrt": _function(_steepest_below(lambda d: 0.5 * d**-1.5)),
-    "tanh_slope": _slope_rule(lambda h: (1 - h) * (1 + h), lambda h: 2 * jnp.abs(h)),
-    "logistic_slope": _slope_rule(lambda s: s * (1 - s), lambda s: jnp.abs(1 - 2 * s)),
+    # Up to version 0.11 JAX adds (1 - h) and (1 - h) h, of which the second rounds by
+    # V64 |h| |1 - h| where nothing fuses it with the sum: by V64 |h| more than h h, if h < 0.
+    "tanh_slope": _slope_rule(
+        lambda h: (1 - h) * (1 + h), lambda h: 2 * jnp.abs(h), lambda h: V64 * jnp.maximum(-h, 0)
+    ),
+    "logistic_slope": _slope_rule(
+        lambda s: s * (1 - s), lambda s: jnp.abs(1 - 2 * s), lambda s: 0.0
+    ),
 }
 """The rule of each operation, by the name of its primitive."""
