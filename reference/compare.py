@@ -31,11 +31,11 @@ from reference.diagnosis import Evidence, explain, gather, repeats, telling_prob
 from reference.findings import Counterexample, Diagnosis
 from reference.localisation import on_lengths, on_steps
 from reference.memory import Draw, shortest_history, to_call_again
-from reference.network import named_cell
+from reference.network import in_code, named_cell
 from reference.network.cell import Cell
 from reference.network.gradients import Loss
 from reference.observations import observations
-from reference.oracle import solved, zeros_are_exact
+from reference.oracle import each_shape_compiles, solved
 from reference.problems import Problem, checked_sizes, draw_problems, random_problem
 from reference.processes import NoVerdictError
 from reference.report import FAILURES, Report
@@ -138,7 +138,7 @@ def compare(
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     fixed = checked_sizes(sizes, batched)
     cell = named_cell(cell)
-    few_shapes = callable(loss) or not zeros_are_exact(cell)
+    few_shapes = each_shape_compiles(loss, cell)
     draw: Draw = {
         "loss": loss, "cell": cell, "dtype": dtype, "batched": batched, "sizes": fixed,
         "few_shapes": few_shapes,
@@ -388,6 +388,7 @@ def _to_reproduce(caller: Caller, loss: Loss, *problems: Problem) -> tuple[str, 
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
     if callable(loss):
         imports += importable(loss)[1]
+    imports += in_code(problems[0].cell)[1]
     made = list(dict.fromkeys(p.origin for p in problems))
     names = ["problem"] if len(made) == 1 else ["first", "second"]
     judged = ", ".join(names[made.index(p.origin)] for p in problems)

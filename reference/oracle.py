@@ -147,6 +147,11 @@ def _shape(problem: Problem) -> Shape:
     return Shape(_bucket(sizes["T"], *short, 40, 256), B, D, H, width)
 
 
+def each_shape_compiles(loss: Any, cell: Cell) -> bool:
+    """Return whether every shape of a problem needs a compilation of its own."""
+    return callable(loss) or not zeros_are_exact(cell)
+
+
 @lru_cache(maxsize=64)
 def zeros_are_exact(cell: Cell) -> bool:
     """Return whether a step of a cell is the same with units and inputs of zero beside its own."""
@@ -162,18 +167,19 @@ def zeros_are_exact(cell: Cell) -> bool:
 
 def _same_step(problem: Problem, sizes: dict[str, int], wide: dict[str, int]) -> bool:
     """Return whether one step and its gradient are the same with zeros beside all arrays."""
-    cell = problem.cell
-    axes = {**cell.axes, "h": (Axis(1, "H"),), "x": (Axis(1, "D"),), "dh": (Axis(1, "H"),)}
+    cell = problem.cell  # no parameter has the names x, h0, h, states
+    axes = {**cell.axes, "x": (Axis(1, "D"),)} | dict.fromkeys(
+        ("h0", "h", "states"), (Axis(1, "H"),)
+    )
     arrays = {k: getattr(problem.params, k) for k in cell.params}
-    arrays |= {"h": problem.h0, "x": problem.x[0], "dh": np.cos(np.arange(sizes["H"]))}
+    arrays |= {"h0": problem.h0, "x": problem.x[0], "h": np.cos(np.arange(sizes["H"]))}
 
     def step(to: dict[str, int]) -> dict[str, np.ndarray]:
         given = {k: resized(array, axes[k], sizes, to) for k, array in arrays.items()}
-        h, x, dh = (given.pop(k) for k in ("h", "x", "dh"))
-        after, (gradients, dh_before, dx) = by_autodiff(cell, given, h, x, dh)
-        return {
-            k: np.asarray(v) for k, v in {**gradients, "h": after, "dh": dh_before, "x": dx}.items()
-        }
+        before, x, dh = (given.pop(k) for k in ("h0", "x", "h"))
+        after, (gradients, dh_before, dx) = by_autodiff(cell, given, before, x, dh)
+        found = {**gradients, "states": after, "h0": dh_before, "x": dx}
+        return {k: np.asarray(v) for k, v in found.items()}
 
     narrow, with_zeros = step(sizes), step(wide)
     return all(

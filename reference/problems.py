@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference.network import CELLS, name_of, named_cell
+from reference.network import CELLS, in_code, named_cell
 from reference.network.cell import Axis, Cell
 from reference.network.gradients import named_loss
 from reference.network.sequence import require_shape
@@ -220,10 +220,7 @@ def make_problem(
 
 def _cell_name(cell: Cell) -> str:
     """Return how a cell is written in a line that makes a problem again, if it is not the lab's."""
-    name = name_of(cell)
-    if name == "tanh":
-        return ""
-    return ", cell=cell" if name is None else f", cell={name!r}"
+    return "" if cell is CELLS["tanh"] else f", cell={in_code(cell)[0]}"
 
 
 def _shortest(array: np.ndarray) -> str:

@@ -15,7 +15,7 @@ import manual_bptt as mb
 import reference
 from manual_bptt.cli import main
 from reference.candidates import Caller
-from reference.network import CELLS, name_of, named_cell
+from reference.network import CELLS, in_code, name_of, named_cell
 from reference.oracle import solved, zeros_are_exact
 from reference.verdicts import judge_solved
 
@@ -157,6 +157,50 @@ def test_a_cell_of_a_file_is_judged_at_the_command_line(tmp_path, monkeypatch, c
     for cell, said in (("leak.py:step", "expected one of"), ("lstm9", "cell is 'lstm9'")):
         assert main([*common, "--cell", cell]) == 2
         assert said in capsys.readouterr().err
+
+
+def sorts(p, h, x):
+    return jnp.sort(p["W"] @ h + p["U"] @ x)
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "said"),
+    [
+        (
+            lambda p, h, x: p["Q"] @ h,
+            ValueError,
+            "cannot trace the step of the cell: KeyError: 'Q'",
+        ),
+        (lambda p, h, x: jnp.append(h, h), ValueError, r"float32 of shape \(6,\) for 3 units"),
+        (lambda p, h, x: jnp.zeros(3, int), ValueError, "returned int32 of shape"),
+        (lambda p, h, x: (h, h), ValueError, "returned tuple for 3 units"),
+        (
+            sorts,
+            NotImplementedError,
+            r"known for sort \(.*test_cells_of_users.py:\d+:\d+ \(sorts\)",
+        ),
+    ],
+)
+def test_a_step_that_is_none_is_refused_by_name_and_line(step, error, said):
+    cell = reference.Cell(step, params={"W": "HH", "U": "HD"})
+    with pytest.raises(error, match=said):
+        reference.compare(lambda p, x, h0, target: {}, cell=cell, cases=1)
+
+
+def test_a_parameter_may_have_any_name_that_is_not_taken():
+    other = reference.Cell(
+        lambda p, h, x: jnp.tanh(p["dh"] @ h + p["dx"] @ x), params={"dh": "HH", "dx": "HD"}
+    )
+    assert zeros_are_exact(other)
+
+
+def test_the_line_that_makes_a_problem_again_names_the_cell():
+    assert in_code(MGU) == ("MGU", (f"from {__name__} import MGU",))
+    assert in_code(reference.Cell(leaky, params={"W": "HH"})) == ("cell", ())
+    shape = {"T": 1, "B": None, "D": 1, "H": 1, "O": 1, "regime": "linear", "seed": 0}
+    assert "cell=MGU" in reference.random_problem(**shape, cell=MGU).origin
+    assert "cell='gru'" in reference.random_problem(**shape, cell="gru").origin
+    assert "cell" not in reference.random_problem(**shape).origin
 
 
 def test_cells_by_name_are_those_of_both_packages():

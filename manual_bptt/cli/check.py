@@ -98,7 +98,7 @@ def _check(arguments: argparse.Namespace) -> int:
                 time_budget=arguments.time_budget,
                 progress=shown,
             )
-    except (LoadError, ValueError) as error:
+    except (LoadError, ValueError, NotImplementedError) as error:
         raise UsageError(str(error)) from None
     except reference.NoVerdictError as error:
         write_json(arguments.json, {**options, "passed": False, "no_verdict": str(error)})

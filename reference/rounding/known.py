@@ -57,6 +57,9 @@ class Known(NamedTuple):
     terms: Any = None
 
 
+Rule = Callable[[Any, list[Known], Machine], Known | list[Known]]
+
+
 def exact(value: Any) -> Known:
     """Return what is known without error."""
     value = jnp.asarray(value)
@@ -77,25 +80,38 @@ def closed(number: Known, m: Machine) -> Known:
     return one_term(number.value, number.error + gamma(number.terms - 1, m.u) * number.size)
 
 
+def count(number: Known) -> Any:
+    """Return how many terms of a number are not zero."""
+    return (number.size > 0).astype(number.size.dtype) if number.terms is None else number.terms
+
+
 def gamma(n: Any, u: Any) -> Any:
     """Bound the relative error of n additions or multiplications, one after the other."""
     n = jnp.maximum(n, 0)
     return n * u / (1 - n * u)
 
 
-def carried_on(equation: Any, operands: Sequence[Known], m: Machine) -> list[Known]:
-    """Return what an operation makes of numbers that are known up to errors.
+def require_rules(jaxpr: Any) -> None:
+    """Raise NotImplementedError, with the line of the user's, for an operation without a rule."""
+    for equation in jaxprs.equations(jaxpr):
+        if not isinstance(jaxprs.inside(equation), jaxprs.Call):
+            _rule(equation)
 
-    Raises NotImplementedError, with the line of the user's, for an operation without a rule.
-    """
+
+def _rule(equation: Any) -> Rule:
+    name = jaxprs.name(equation)
+    if name not in RULES:
+        where = jaxprs.line(equation)
+        raise NotImplementedError(f"no bound on rounding is known for {name} ({where})")
+    return RULES[name]
+
+
+def carried_on(equation: Any, operands: Sequence[Known], m: Machine) -> list[Known]:
+    """Return what an operation makes of numbers that are known up to errors."""
     found = jaxprs.inside(equation)
     if isinstance(found, jaxprs.Call):
         return evaluate(found.body, operands, m)
-    rule = RULES.get(jaxprs.name(equation))
-    if rule is None:
-        raise NotImplementedError(
-            f"no rounding bound is known for {jaxprs.name(equation)} at {jaxprs.line(equation)}"
-        )
+    rule = _rule(equation)
     results = rule(equation, list(operands), m)
     return [_overflowing(r, m) for r in (results if isinstance(results, list) else [results])]
 
@@ -128,8 +144,6 @@ def _overflowing(number: Known, m: Machine) -> Known:
 
 # Rules: an equation, its operands and the machine give what is known of the result ----------------
 
-Rule = Callable[[Any, list[Known], Machine], Known | list[Known]]
-
 
 def _run(equation: Any, *arrays: Any) -> Any:
     """Carry out an operation with one result."""
@@ -137,38 +151,33 @@ def _run(equation: Any, *arrays: Any) -> Any:
     return result
 
 
-def _count(number: Known) -> Any:
-    """Return how many terms of a number are not zero."""
-    return (number.size > 0).astype(number.size.dtype) if number.terms is None else number.terms
-
-
 def _sum(equation: Any, operands: list[Known], m: Machine) -> Known:
     a, b = operands
     value = _run(equation, a.value, b.value)
     if a.size is None or b.size is None:
         return Known(value, a.error | b.error, None)
-    terms = _count(a) + _count(b)
+    terms = count(a) + count(b)
     return Known(value, a.error + b.error, a.size + b.size, terms)
 
 
 def _sum_of_entries(equation: Any, operands: list[Known], m: Machine) -> Known:
     """Add up along axes, all of it or what came before."""
     (a,) = operands
-    parts = (_run(equation, part) for part in (a.value, a.error, a.size, _count(a)))
+    parts = (_run(equation, part) for part in (a.value, a.error, a.size, count(a)))
     return Known(*parts)
 
 
 def _scattered_sum(equation: Any, operands: list[Known], m: Machine) -> Known:
     """Add at indices: the gradient in an array of which entries were taken."""
     a, where, b = operands
-    pairs = ((a.value, b.value), (a.error, b.error), (a.size, b.size), (_count(a), _count(b)))
+    pairs = ((a.value, b.value), (a.error, b.error), (a.size, b.size), (count(a), count(b)))
     return Known(*(_run(equation, into, where.value, what) for into, what in pairs))
 
 
 def _dot(equation: Any, operands: list[Known], m: Machine) -> Known:
     """Multiply and add: each product is rounded, and the sum stays open."""
     a, b = (closed(number, m) for number in operands)
-    size, terms = _run(equation, a.size, b.size), _run(equation, _count(a), _count(b))
+    size, terms = _run(equation, a.size, b.size), _run(equation, count(a), count(b))
     of_factors = _run(equation, a.error, b.size) + _run(equation, jnp.abs(a.value), b.error)
     return Known(
         _run(equation, a.value, b.value), of_factors + m.u * size + terms * m.tiny, size, terms

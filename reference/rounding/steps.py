@@ -39,10 +39,12 @@ from reference.rounding.known import (
     Known,
     Machine,
     closed,
+    count,
     evaluate,
     exact,
     gamma,
     one_term,
+    require_rules,
 )
 from reference.rounding.recognition import recognised
 from reference.rounding.tolerance import FLUSHED
@@ -65,6 +67,7 @@ def traced(cell: Cell, D: int, H: int, O: int) -> Traced:
     p, p_output = {k: of[k] for k in cell.params}, {k: of[k] for k in OUTPUT}
     h, x, dy = array((H,)), array((D,)), array((O,))
     with jax.disable_jit():
+        require_rules(jaxprs.traced(cell.step, p, h, x)[0])
         step, _ = jaxprs.traced(recognised(cell.step), p, h, x)
         step_backward, _ = jaxprs.traced(_backward_of(step), *jax.tree.leaves((p, h, x)), h)
         forward, _ = jaxprs.traced(output, p_output, h)
@@ -228,9 +231,8 @@ def local_check(
     right = jax.tree.leaves(pulled)
     steps = [known._replace(value=value) for known, value in zip(steps, right, strict=True)]
 
-    found = dict(zip(sorted(p), steps, strict=False)) | dict(
-        zip(sorted(p_output), now, strict=False)
-    )
+    names = [*sorted(p), *sorted(p_output)]
+    found = dict(zip(names, [*steps[:-2], *now[:-1]], strict=True))
     result = {k: _over_time(closed(known, m), sizes, m) for k, known in found.items()}
     flushed = FLUSHED * (sizes["T"] * sizes["B"] + sizes["H"] + sizes["O"]) * m.tiny
 
@@ -256,8 +258,7 @@ def _then(first: Known, second: Known) -> Known:
     """Return what is known at one time after the other, with the terms of sums."""
 
     def parts(known: Known) -> tuple[Any, ...]:
-        terms = (known.size > 0).astype(known.size.dtype) if known.terms is None else known.terms
-        return (*known[:3], terms)
+        return (*known[:3], count(known))
 
     return Known(*(jnp.concatenate(pair) for pair in zip(parts(first), parts(second), strict=True)))
 
