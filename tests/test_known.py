@@ -13,6 +13,8 @@ from jax import lax
 from reference import jaxprs
 from reference.devices import float64_on_cpu
 from reference.rounding.known import Machine, closed, evaluate, exact, one_term
+from reference.rounding.recognition import recognised
+from reference.rounding.steps import REWRITTEN, _over_time
 from reference.rounding.tolerance import V64
 
 INFO = np.finfo(np.float32)
@@ -42,7 +44,8 @@ OPERATIONS = {
     "any power": (lambda a, b: a**0.3 + b, lambda a, b: a ** np.float32(0.3) + b, POSITIVE),
     "moved": (lambda a, b: jnp.concatenate([a.T, -b.T])[::-1, 1:],
               lambda a, b: np.concatenate([a.T, -b.T])[::-1, 1:], SIGNED),
-    "sums with other signs": (lambda a, b: -(a + b + b) + a, lambda a, b: a - (b + (a + b)), SIGNED),
+    "other signs": (lambda a, b: a - (a + b + b), lambda a, b: a - (b + (a + b)), SIGNED),
+    "minus": (lambda a, b: -(a + b + b) + a, lambda a, b: a - (b + (a + b)), SIGNED),
     "magnitude": (lambda a, b: jnp.abs(a - b), lambda a, b: np.abs(a - b), SIGNED),
     "larger": (lambda a, b: jnp.maximum(a, b) + jnp.minimum(a, 0),
                lambda a, b: np.maximum(a, b) + np.minimum(a, 0), SIGNED),
@@ -134,3 +137,44 @@ def test_a_sum_counts_the_terms_that_are_not_zero():
     _, of_few = bounded(lambda a, b: a @ b, sparse, column)
     assert of_all == pytest.approx(64 * 64 * SINGLE.u, rel=1e-3)  # a product and 63 additions each
     assert of_few == pytest.approx(8 * 8 * SINGLE.u, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "sign"), [("max", 1), ("min", -1)])
+def test_the_larger_of_two_passes_its_gradient_on_to_itself(name, sign):
+    slopes = jax.grad(REWRITTEN[name], (0, 1))
+    assert [float(slope) for slope in slopes(2.0 * sign, 1.0 * sign)] == [1.0, 0.0]
+    assert [float(slope) for slope in slopes(1.0 * sign, 2.0 * sign)] == [0.0, 1.0]
+
+
+def test_a_sum_over_time_rounds_as_often_as_there_are_steps_of_sequences():
+    contributions = exact(np.ones((8, 4, 3)))  # padded: there are 5 steps of 2 sequences
+    _, error = _over_time(contributions, {"T": 5.0, "B": 2.0}, SINGLE)
+    np.testing.assert_allclose(error, np.full(3, 9 * SINGLE.u * 10), rtol=1e-5)
+
+
+ALMOST = {
+    "upside down": lambda a: (1 + jnp.exp(-a)) / 1,
+    "twice": lambda a: 2 / (1 + jnp.exp(-a)),
+    "from two": lambda a: 1 / (2 + jnp.exp(-a)),
+    "squared": lambda a: (1 + jnp.exp(-a)) ** -2,
+    "of two": lambda a: 1 / (jnp.exp(-a) + jnp.exp(-2 * a)),
+    "without a sign": lambda a: 1 / (1 + jnp.exp(a)),
+}
+WRITTEN_OUT = {
+    "quotient": lambda a: 1 / (1 + jnp.exp(-a)),
+    "power": lambda a: (jnp.exp(-a) + 1) ** -1,
+}
+
+
+@pytest.mark.parametrize("name", [*ALMOST, *WRITTEN_OUT])
+def test_the_logistic_function_is_recognised_and_nothing_else(name):
+    formula = (ALMOST | WRITTEN_OUT)[name]
+
+    def step(p, h, x):
+        return formula(p * h + x)
+
+    given = 0.7, 1.3, -0.4
+    assert float(recognised(step)(*given)) == pytest.approx(float(step(*given)), rel=1e-6)
+    jaxpr, _ = jaxprs.traced(recognised(step), *given)
+    names = {jaxprs.name(equation) for equation in jaxprs.equations(jaxpr)}
+    assert ("logistic" in names) == (name in WRITTEN_OUT)
