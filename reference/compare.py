@@ -39,6 +39,7 @@ from reference.oracle import each_shape_compiles, solved
 from reference.problems import Problem, checked_sizes, draw_problems, random_problem
 from reference.processes import NoVerdictError
 from reference.report import FAILURES, Report
+from reference.rounding.formats import default_dtype
 from reference.smallest import smallest
 from reference.user_code import importable
 from reference.verdicts import judge, judged_calls
@@ -56,7 +57,9 @@ def compare(
     cell: str | Cell = "tanh",
     cases: int = 200,
     seed: int = 0,
-    dtype: str = "float64",
+    dtype: str | None = None,
+    arithmetic: str | None = None,
+    storage: str | None = None,
     batched: bool = True,
     layout: str = "time_first",
     sizes: Mapping[str, int] | None = None,
@@ -84,8 +87,15 @@ def compare(
         ``reference.Cell`` of your own.
     cases, seed : int
         How many problems, and which; those of a smaller number are among those of a larger one.
-    dtype : str
-        ``"float64"`` or ``"float32"``. Autodiff computes in float64 in both cases.
+    dtype : str, optional
+        ``"float64"``, the default, or ``"float32"``, which goes with an arithmetic or a storage.
+        Autodiff computes in float64 in all cases.
+    arithmetic : str, optional
+        What the candidate rounds the factors of its products to, as a processor made for matrices
+        does: ``"tf32"``, ``"bfloat16"`` or ``"float16"``. Everything else is in float32, and the
+        problems have numbers of that format. The report says which errors still show.
+    storage : str, optional
+        The format, of the same names, in which the states and the gradients in them are kept.
     batched : bool
         True: x is (T, B, D), h0 (B, H), and gradients of parameters are summed over the batch.
         False: one sequence, x (T, D) and h0 (H,).
@@ -134,14 +144,15 @@ def compare(
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
     if not isinstance(batched, bool):
         raise ValueError(f"batched is {batched!r}; expected True or False")
+    dtype = dtype or default_dtype(arithmetic, storage)
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     fixed = checked_sizes(sizes, batched)
     cell = named_cell(cell)
     few_shapes = each_shape_compiles(loss, cell)
     draw: Draw = {
-        "loss": loss, "cell": cell, "dtype": dtype, "batched": batched, "sizes": fixed,
-        "few_shapes": few_shapes,
+        "loss": loss, "cell": cell, "dtype": dtype, "arithmetic": arithmetic, "storage": storage,
+        "batched": batched, "sizes": fixed, "few_shapes": few_shapes,
     }  # fmt: skip
     report = Report.of(progress(judge(caller, draw_problems(cases, seed, **draw))))
     if caller.out_of_time:
@@ -294,7 +305,7 @@ def _other_conventions(caller: Caller, draw: Draw) -> list[str]:
         if (batched, layout) == called or (layout == "batch_first" and not batched):
             continue
         other = Caller(caller.candidate, layout, caller.time_budget)
-        options = {"dtype": draw["dtype"], "loss": draw["loss"], "cell": draw["cell"]}
+        options = {k: v for k, v in draw.items() if k not in ("batched", "sizes", "few_shapes")}
         sizes = shape if batched else shape | {"B": None}
         problem = random_problem(**sizes, regime="contracting", seed=0, **options)
         report = Report.of(judge(other, [problem]))

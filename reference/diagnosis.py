@@ -72,7 +72,7 @@ class Evidence(NamedTuple):
         returned = {
             k: array.astype(np.float64)
             for k, array in arrays.items()
-            if array is not None and decides(*truth[k], problem.dtype)
+            if array is not None and decides(*truth[k], problem.dtype, problem.rounding.u)
         }
         ratio = {
             k: float(over_tolerance(array - truth[k][0], truth[k][1]).max())
@@ -83,21 +83,23 @@ class Evidence(NamedTuple):
 
 def telling_problems(
     *,
-    loss: Any,
-    dtype: str,
     batched: bool,
     sizes: Mapping[str, int],
     cell: Cell = LABS,
     few_shapes: bool = False,
+    **options: Any,
 ) -> Iterator[Problem]:
-    """Yield problems by which the mistakes of the registry can be told apart."""
-    options: dict[str, Any] = {"seed": 4, "dtype": dtype, "loss": loss, "cell": cell}
+    """Yield problems by which the mistakes of the registry can be told apart.
+
+    The options are those of ``random_problem``.
+    """
     for T, B, D, H, O, regime in TELLING[: 1 if few_shapes else None]:
         shape: dict[str, Any] = {"T": T, "B": B if batched else None, "D": D, "H": H, "O": O}
         shape |= sizes
-        problem = random_problem(**shape, regime=regime, **options)
+        problem = random_problem(**shape, regime=regime, seed=4, cell=cell, **options)
         yield problem
-        nearly_fitted = cell is LABS and isinstance(loss, str) and dtype == "float64"
+        by_name = cell is LABS and isinstance(problem.loss, str)
+        nearly_fitted = by_name and problem.dtype == np.float64
         if nearly_fitted and TELLING[0][0] == T:
             yield _nearly_fitted(problem)
 

@@ -197,6 +197,42 @@ def equations(jaxpr: Any) -> Iterator[Any]:
             waiting += filter(_is_jaxpr, params)
 
 
+def states(loop: Scan) -> set[Any]:
+    """Return the variables of the body of a loop that hold a state, or the gradient in one.
+
+    A state is what is carried on, unless it is only added to, as a sum over the steps is. The
+    gradient in it is what comes back from the next step with all that autodiff adds to it.
+
+    Examples
+    --------
+    >>> def summed(h):
+    ...     def step(carried, _):
+    ...         h, total = carried
+    ...         return (2 * h, total + h), None
+    ...     return jax.lax.scan(step, (h, 0.0), length=5)[0]
+    >>> jaxpr, _ = traced(summed, 1.0)
+    >>> [len(states(inside(e))) for e in equations(jaxpr) if name(e) == "scan"]
+    [1]
+    """
+    body = _plain(loop.body)
+    operands = [v for e in body.eqns for v in e.invars] + list(body.outvars)
+    found = set()
+    before = body.invars[loop.same : loop.same + loop.carried]
+    for old, new in zip(before, body.outvars[: loop.carried], strict=True):
+        added = [e for e in body.eqns if name(e) in ("add", "add_any") and old in _variables(e)]
+        alone = len(added) == 1 and sum(v is old for v in operands) == 1
+        if alone and added[0].outvars[0] is new:
+            continue
+        found.add(new)
+        if alone and name(added[0]) == "add_any":
+            found.add(added[0].outvars[0])
+    return {v for v in found if not isinstance(v, Literal)}
+
+
+def _variables(equation: Any) -> list[Any]:
+    return [v for v in equation.invars if not isinstance(v, Literal)]
+
+
 def evaluate(
     jaxpr: Any,
     arguments: Sequence[Any],

@@ -23,8 +23,15 @@ import numpy as np
 
 from reference.devices import float64_on_cpu
 from reference.leaf_report import Leaf, LeafReport
-from reference.resemblance import DIGITS, coarse, coarse_numbers, coarse_products, described
+from reference.resemblance import FACTORS, coarse, coarse_numbers, coarse_products, described
+from reference.rounding.formats import (
+    PLAIN,
+    Arithmetic,
+    checked_arithmetic,
+    formats_in_words,
+)
 from reference.rounding.noise import (
+    keeps_states,
     narrow_precisions,
     perturbed,
     unknown_operations,
@@ -47,6 +54,8 @@ def check_gradient(
     grad_fn: Callable[..., Any],
     *args: Any,
     third_voice: str | None = None,
+    arithmetic: str | None = None,
+    storage: str | None = None,
 ) -> LeafReport:
     """Compare a hand-written gradient of any scalar JAX function with autodiff, at one point.
 
@@ -71,6 +80,12 @@ def check_gradient(
         ``"finite differences"`` are central ones. ``"complex step"`` evaluates loss_fn at a complex
         argument, and is exact to rounding where it is analytic; elsewhere, such as after ``abs`` or
         ``conj``, it has no opinion.
+    arithmetic : str or None
+        What grad_fn rounds the factors of products of matrices to: ``"tf32"``, ``"bfloat16"`` or
+        ``"float16"``. Everything else is in float32, and so are args.
+    storage : str or None
+        The format, of the same names, in which grad_fn keeps states, and the gradients in them. A
+        state is what a ``jax.lax.scan`` of loss_fn carries on.
 
     Returns
     -------
@@ -84,7 +99,9 @@ def check_gradient(
         If loss_fn or grad_fn is not callable, or an argument is complex or of another precision.
     ValueError
         If there is nothing to differentiate in, the precisions of args differ, loss_fn returns no
-        real scalar or cannot be traced by JAX, or third_voice is none of those above.
+        real scalar or cannot be traced by JAX, third_voice, arithmetic or storage is none of those
+        above, one of the last two is given and args are not float32, or storage is and loss_fn has
+        no state.
 
     Examples
     --------
@@ -106,6 +123,7 @@ def check_gradient(
         known = " or ".join(map(repr, THIRD_VOICES))
         raise ValueError(f"third_voice is {third_voice!r}; expected {known}")
     given = read(args)
+    rounding = checked_arithmetic(arithmetic, storage, str(given.dtype))
     loss = loss_of_variables(loss_fn, given)
     call = Caller(grad_fn, given)
     returned, notes = call()
@@ -118,6 +136,8 @@ def check_gradient(
     with float64_on_cpu():
         narrow = " and ".join(narrow_precisions(loss, given.values()))
         unknown = unknown_operations(jax.grad(loss), given.values())
+        if storage is not None and not keeps_states(loss, given.values()):
+            raise ValueError(f"storage is {storage!r}, but no jax.lax.scan of loss_fn has a state")
     if narrow and given.dtype == np.float64:
         notes.append(f"loss_fn computes in {narrow} on the way, so autodiff knows no better")
     for operation, line in unknown.items():
@@ -125,15 +145,17 @@ def check_gradient(
             f"no rule for the rounding of JAX's {operation} ({line}): its results were rounded "
             "once, so the tolerance may be too small"
         )
-    by_autodiff = autodiff(loss, given.values(), positions)
+    by_autodiff = autodiff(loss, given.values(), positions, rounding)
     measures = by_autodiff(given.values(), given.dtype)
     rows = []
     for (place, leaf), measure in zip(matched.leaves, measures, strict=True):
-        rows.append(judge(place.label, leaf, *measure, given.dtype, notes))
+        rows.append(judge(place.label, leaf, *measure, given.dtype, notes, rounding.u))
+    if any(rounding):
+        notes.append(_sensitivity(formats_in_words(arithmetic, storage), measures))
     if any(row.status == "mismatch" for row in rows):
         rows = _explained(rows, matched, measures, _rounded_autodiff(loss, positions), given)
     if {row.status for row in rows} <= {"match", "not returned"}:
-        rows = _again(call, given, matched, by_autodiff, rows)
+        rows = _again(call, given, matched, by_autodiff, rows, rounding.u)
     if third_voice is not None:
         rows = ask(third_voice, loss, given.values(), rows, positions, notes)
     rows += [Leaf(label, "wrong shape", detail=why) for label, why in matched.strays]
@@ -141,7 +163,12 @@ def check_gradient(
 
 
 def _again(
-    call: Caller, given: Given, matched: Matched, autodiff: Autodiff, rows: list[Leaf]
+    call: Caller,
+    given: Given,
+    matched: Matched,
+    autodiff: Autodiff,
+    rows: list[Leaf],
+    u: float,
 ) -> list[Leaf]:
     """Return the rows, or what is wrong in further calls: then a leaf depends on earlier ones.
 
@@ -160,7 +187,7 @@ def _again(
         leaves = [leaf for _, leaf in match(returned, given).leaves]
         measures = autodiff(values, given.dtype)
         for i, (leaf, before) in enumerate(zip(leaves, first, strict=False)):
-            now = judge(rows[i].leaf, leaf, *measures[i], given.dtype, [])
+            now = judge(rows[i].leaf, leaf, *measures[i], given.dtype, [], u)
             stale = factor == 1 or (now.status == "mismatch" and np.array_equal(leaf, before))
             if (
                 rows[i].status == "match"
@@ -197,7 +224,7 @@ def _explained(
 
 
 def autodiff(
-    loss: Loss, like: list[np.ndarray], positions: list[int]
+    loss: Loss, like: list[np.ndarray], positions: list[int], arithmetic: Arithmetic = PLAIN
 ) -> Callable[[list[np.ndarray], np.dtype[Any]], list[Measure]]:
     """Compile the gradient of a loss in those of its values that are at some positions.
 
@@ -207,7 +234,7 @@ def autodiff(
 
     gradient = _gradient(loss, positions)
     with float64_on_cpu():
-        plain, runs = jax.jit(gradient), perturbed(gradient, like)
+        plain, runs = jax.jit(gradient), perturbed(gradient, like, arithmetic=arithmetic)
 
     def measures(values: list[np.ndarray], dtype: np.dtype[Any]) -> list[Measure]:
         with float64_on_cpu():
@@ -242,9 +269,18 @@ def _rounded_autodiff(
     def rounded(values: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
         with float64_on_cpu():
             run = with_rounded_factors(_gradient(loss, positions), values)
-            return {kind: list(run(digits, values)) for kind, digits in DIGITS.items()}
+            return {kind: list(run(form, values)) for kind, form in FACTORS.items()}
 
     return rounded
+
+
+def _sensitivity(formats: str, measures: list[Measure]) -> str:
+    """Return how small an error can be that still shows in the formats that are declared."""
+    shown = [t.max() / np.abs(v).max() for v, t in measures if v.size and v.any()]
+    return (
+        f"with {formats}, an error shows from {max(shown, default=0):.2g} of the largest entry of "
+        "its leaf on, or earlier"
+    )
 
 
 def _tolerance(truth: np.ndarray, runs: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
@@ -262,8 +298,12 @@ def judge(
     tolerance: np.ndarray,
     dtype: np.dtype[Any],
     notes: list[str],
+    u: float = 0.0,
 ) -> Leaf:
-    """Judge one leaf of the gradient, and note if it came in another precision."""
+    """Judge one leaf of the gradient, and note if it came in another precision.
+
+    u is the unit roundoff of the formats that are declared.
+    """
     if leaf is None:
         return Leaf(label, "not returned")
     if leaf is MISSING:
@@ -277,11 +317,16 @@ def judge(
         return Leaf(label, "wrong shape", detail=f"shape {value.shape}, expected {truth.shape}")
     if value.size == 0:
         return Leaf(label, "match")
-    return _measured(label, value.astype(np.float64), truth, tolerance, dtype)
+    return _measured(label, value.astype(np.float64), truth, tolerance, dtype, u)
 
 
 def _measured(
-    label: str, value: np.ndarray, truth: np.ndarray, tolerance: np.ndarray, dtype: np.dtype[Any]
+    label: str,
+    value: np.ndarray,
+    truth: np.ndarray,
+    tolerance: np.ndarray,
+    dtype: np.dtype[Any],
+    u: float,
 ) -> Leaf:
     """Judge a leaf by the entry whose error is the largest multiple of its tolerance."""
     largest = float(np.abs(truth).max())
@@ -296,7 +341,7 @@ def _measured(
         detail = f"{got} where autodiff is finite"
         return Leaf(label, "non-finite", index, expected, got, detail=detail)
     status, detail = "mismatch" if ratios[index] > 1 else "match", ""
-    if not decides(truth, tolerance, dtype):
+    if not decides(truth, tolerance, dtype, u):
         status = "nothing proved"
         most = float(tolerance.max())
         detail = f"rounding explains up to {most:.2g}, and the largest entry is {largest:.2g}"

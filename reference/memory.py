@@ -18,7 +18,7 @@ from reference.report import FAILURES, Verdict
 from reference.smallest import round_numbers
 from reference.verdicts import judge
 
-Draw = Mapping[str, Any]  # the loss, dtype, batched and sizes of what is drawn
+Draw = Mapping[str, Any]  # what ``draw_problems`` is given
 SEEN_AGAIN = 8  # of the problems that were drawn
 SHAPES = ((1, 8), (9, 40))  # steps of those whose shapes are called with other numbers
 MOST_RESTARTS = 12
@@ -79,11 +79,11 @@ def shortest_history(caller: Caller, name: str, like: Problem, draw: Draw) -> Hi
 
 def _small(like: Problem, draw: Draw) -> Iterator[tuple[Problem, Problem, Problem]]:
     """Yield small problems of round numbers, each with one of other numbers and a longer one."""
-    loss, dtype, letters = draw["loss"], draw["dtype"], "TBDHO" if draw["batched"] else "TDHO"
+    letters = "TBDHO" if draw["batched"] else "TDHO"
 
     def made(sizes: Mapping[str, int], *number: int) -> Problem:
-        arrays = round_numbers(sizes, loss, like.cell, *number)
-        return make_problem(**arrays, loss=loss, dtype=dtype, cell=like.cell)
+        arrays = round_numbers(sizes, like.loss, like.cell, *number)
+        return make_problem(**arrays, **like.options)
 
     small = [dict.fromkeys(letters, n) | draw["sizes"] for n in (1, 2, 3)]
     as_it_is = draw["few_shapes"] or "T" in draw["sizes"]
@@ -99,12 +99,10 @@ def _is_wrong(verdicts: list[Verdict], name: str) -> bool:
 def _decisive(like: Problem, seed: int) -> Problem:
     """Return a problem of the same sizes in which every gradient is well-conditioned."""
     sizes: dict[str, Any] = {"B": None, **like.sizes}
-    options: dict[str, Any] = {"dtype": str(like.dtype), "loss": like.loss, "cell": like.cell}
-    return random_problem(**sizes, regime="contracting", seed=seed, **options)
+    return random_problem(**sizes, regime="contracting", seed=seed, **like.options)
 
 
 def _one_changed(problem: Problem, other: Problem) -> Iterator[Problem]:
     """Yield the problem with each of its arrays, one at a time, from another."""
     for k, array in other.arrays.items():
-        arrays = problem.arrays | {k: array}
-        yield make_problem(**arrays, dtype=str(problem.dtype), loss=problem.loss, cell=problem.cell)
+        yield make_problem(**problem.arrays | {k: array}, **problem.options)

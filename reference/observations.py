@@ -1,7 +1,8 @@
 """What can be seen of a wrong gradient that no known mistake explains.
 
 Is it zero, or a multiple of the right one, and of what size? Does it differ by a multiple of the
-parameter itself? Which entries are wrong: a row, a column, the diagonal, a sequence?
+parameter itself, or as coarser arithmetic does? Which entries are wrong: a row, a column, the
+diagonal, a sequence?
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,14 @@ from math import prod
 import numpy as np
 
 from reference.diagnosis import Evidence
-from reference.resemblance import factor, half_the_digits
+from reference.resemblance import (
+    coarse,
+    coarse_numbers,
+    coarse_products,
+    factor,
+    half_the_digits,
+    in_coarse_products,
+)
 from reference.rounding.tolerance import over_tolerance
 
 NEARLY = 1e-3  # a factor so near 1 is no factor but an error of a certain size
@@ -37,7 +45,7 @@ def observations(names: Iterable[str], evidence: list[Evidence]) -> list[str]:
         wrong = [e for e in evidence if e.ratio.get(k, 0) > 1]
         if not wrong:
             continue
-        seen = (look(k, wrong) for look in (_zero, _multiple, _decay, _entries))
+        seen = (look(k, wrong) for look in (_zero, _multiple, _decay, _arithmetic, _entries))
         text = next((text for text in seen if text), "")
         partly = any(e.ratio.get(k, 2) <= 1 for e in evidence)
         said[k] = f"{text}, where it is wrong" if text and partly else text or _size(k, wrong)
@@ -112,6 +120,21 @@ def _decay(name: str, wrong: list[Evidence]) -> str:
     multiples = [r for r in found if r is not None]
     one = len(multiples) == len(found) and np.ptp(multiples) <= 1e-3 * abs(multiples[0])
     return f"off by {multiples[0]:.3g} times {name}: a weight decay?" if one else ""
+
+
+def _arithmetic(name: str, wrong: list[Evidence]) -> str:
+    """Say to which format numbers, or the factors of products, have been rounded."""
+    if not all(coarse(e.returned[name], e.truth[name][0]) for e in wrong):
+        return ""
+    texts = {coarse_numbers(e.returned[name]) for e in wrong}
+    if texts == {""}:
+        texts = {_products(name, e) for e in wrong[:SEVERAL]}
+    return texts.pop() if len(texts) == 1 else ""
+
+
+def _products(name: str, e: Evidence) -> str:
+    rounded = {kind: found[name] for kind, found in in_coarse_products(e.problem).items()}
+    return coarse_products(e.returned[name], e.truth[name][0], rounded)
 
 
 def _entries(name: str, wrong: list[Evidence]) -> str:

@@ -30,6 +30,7 @@ from reference.network.cell import Axis, Cell, resized
 from reference.network.gradients import squared_error
 from reference.network.sequence import Probes, run
 from reference.problems import Problem, random_problem
+from reference.rounding.formats import PLAIN, Arithmetic
 from reference.rounding.known import Machine
 from reference.rounding.steps import by_autodiff, local_check, traced
 from reference.rounding.tolerance import V64, Measure
@@ -71,6 +72,7 @@ class Solved(NamedTuple):
     shape: Shape
     kind: Any
     cell: Cell
+    arithmetic: Arithmetic
     stacked: tuple[Any, Any]
     states: Measure
     shapes: tuple[Shape, ...]
@@ -90,8 +92,8 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     started = None
     for groups in _read_ahead(problems):
         shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
-        for shape, _, _, cell in groups:
-            _compilation(_compiled, shape, cell)
+        for shape, _, _, *of in groups:
+            _compilation(_compiled, shape, *of)
         for chunk in _calls(groups):
             following = (*chunk, shapes, *_start(*chunk))
             if started is not None:
@@ -101,24 +103,24 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
         yield _finish(*started)
 
 
-Groups = dict[tuple[Shape, np.dtype[Any], Any, Cell], list[Problem]]
-Call = tuple[list[Problem], Shape, np.dtype[Any], Any, Cell]
+Groups = dict[tuple[Shape, np.dtype[Any], Any, Cell, Arithmetic], list[Problem]]
+Call = tuple[list[Problem], Shape, np.dtype[Any], Any, Cell, Arithmetic]
 
 
 def chunks(problems: Iterable[Problem]) -> Iterator[Call]:
-    """Yield problems of one padded shape, dtype, loss and cell, as many as one call answers."""
+    """Yield problems of one padded shape, dtype, loss, cell and arithmetic, a call's worth each."""
     for groups in _read_ahead(problems):
         yield from _calls(groups)
 
 
 def _read_ahead(problems: Iterable[Problem]) -> Iterator[Groups]:
-    """Yield problems sorted by padded shape, dtype, loss and cell, READ_AHEAD at a time."""
+    """Yield problems sorted by what those of one call have in common, READ_AHEAD at a time."""
     stream = iter(problems)
     while ahead := list(islice(stream, READ_AHEAD)):
         groups: Groups = {}
         for problem in ahead:
             kind = problem.loss if callable(problem.loss) else None
-            like = _shape(problem), problem.dtype, kind, problem.cell
+            like = _shape(problem), problem.dtype, kind, problem.cell, problem.rounding
             groups.setdefault(like, []).append(problem)
         yield groups
 
@@ -199,7 +201,12 @@ def _bucket(n: int, *ends: int) -> int:
 
 
 def _start(
-    problems: list[Problem], shape: Shape, dtype: np.dtype[Any], kind: Any, cell: Cell
+    problems: list[Problem],
+    shape: Shape,
+    dtype: np.dtype[Any],
+    kind: Any,
+    cell: Cell,
+    arithmetic: Arithmetic,
 ) -> Any:
     """Return padded arrays and, still being computed, the answers to problems of one shape."""
     variables = stack([_variables(p, shape) for p in problems], shape)
@@ -212,8 +219,8 @@ def _start(
             losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
         stacked = variables, stack(losses, shape)
         sizes = _sizes(problems, shape)
-        solve = _program(_compiled, shape, cell)
-        return stacked, solve(*stacked, _deviates(), sizes, machine(dtype))
+        solve = _program(_compiled, shape, cell, arithmetic)
+        return stacked, solve(*stacked, _deviates(), sizes, machine(dtype, arithmetic))
 
 
 def _finish(
@@ -222,6 +229,7 @@ def _finish(
     _: np.dtype[Any],
     kind: Any,
     cell: Cell,
+    arithmetic: Arithmetic,
     shapes: tuple[Shape, ...],
     stacked: Any,
     result: Any,
@@ -233,7 +241,7 @@ def _finish(
         Answer(p, {k: _cut(k, truth[k], i, p, shape) for k in truth})
         for i, p in enumerate(problems)
     ]
-    return Solved(found, shape, kind, cell, stacked, truth["states"], shapes)
+    return Solved(found, shape, kind, cell, arithmetic, stacked, truth["states"], shapes)
 
 
 def check_steps(
@@ -248,11 +256,11 @@ def check_steps(
     """
     problems = [answer.problem for answer in chunk.answers]
     own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
-    m = machine(problems[0].dtype)
+    m, of = machine(problems[0].dtype, chunk.arithmetic), (chunk.cell, chunk.arithmetic)
     for shape in (chunk.shape, *chunk.shapes):
-        _compilation(_compiled_steps, shape, chunk.cell)
+        _compilation(_compiled_steps, shape, *of)
     with float64_on_cpu():
-        check = _program(_compiled_steps, chunk.shape, chunk.cell)
+        check = _program(_compiled_steps, chunk.shape, *of)
         sizes = _sizes(problems, chunk.shape)
         both = m._replace(u=m.u + V64)
         steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, both))
@@ -292,10 +300,10 @@ def _sizes(problems: list[Problem], shape: Shape) -> Any:
     return stack(sizes, shape)
 
 
-def machine(dtype: Any) -> Machine:
-    """Return what a dtype computes in."""
+def machine(dtype: Any, arithmetic: Arithmetic = PLAIN) -> Machine:
+    """Return what is computed in, for a dtype and the formats of factors and states."""
     info = np.finfo(dtype)
-    return Machine(float(info.eps) / 2, float(info.tiny), float(info.max))
+    return Machine(float(info.eps) / 2, float(info.tiny), float(info.max), arithmetic)
 
 
 @cache
@@ -310,14 +318,14 @@ def _compilers() -> ThreadPoolExecutor:
 
 
 @lru_cache(maxsize=64)
-def _compilation(program: Callable[[Shape, Cell], Any], shape: Shape, cell: Cell) -> Future[Any]:
-    """Return the future of a program for one padded shape, which a thread compiles meanwhile."""
-    return _compilers().submit(program, shape, cell)
+def _compilation(program: Callable[..., Any], *of: Any) -> Future[Any]:
+    """Return the future of a program for a shape, cell and arithmetic, which a thread compiles."""
+    return _compilers().submit(program, *of)
 
 
-def _program(program: Callable[[Shape, Cell], Any], shape: Shape, cell: Cell) -> Any:
-    """Wait for a program for one padded shape; where it failed, the next call tries again."""
-    future = _compilation(program, shape, cell)
+def _program(program: Callable[..., Any], *of: Any) -> Any:
+    """Wait for such a program; where it failed, the next call tries again."""
+    future = _compilation(program, *of)
     try:
         return future.result()
     except Exception:
@@ -325,25 +333,25 @@ def _program(program: Callable[[Shape, Cell], Any], shape: Shape, cell: Cell) ->
         raise
 
 
-def _compiled(shape: Shape, cell: Cell) -> Any:
+def _compiled(shape: Shape, cell: Cell, arithmetic: Arithmetic) -> Any:
     """Return the compiled oracle for one padded shape."""
     variables, loss, sizes = _example(shape, cell)
     like = jax.tree.map(lambda array: array[0], (variables, loss))
     with float64_on_cpu():
         one = truth_and_tolerance(cell, traced(cell, *shape[2:]), like, _any_loss)
         solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None)))
-        solve(variables, loss, _deviates(), sizes, machine(float))
+        solve(variables, loss, _deviates(), sizes, machine(float, arithmetic))
     return solve
 
 
-def _compiled_steps(shape: Shape, cell: Cell) -> Any:
+def _compiled_steps(shape: Shape, cell: Cell, arithmetic: Arithmetic) -> Any:
     """Return the compiled local check for one padded shape."""
     variables, loss, sizes = _example(shape, cell)
     states = stack([np.zeros((shape.T + 1, shape.B, shape.H))], shape)
     with float64_on_cpu():
         one = partial(local_check, cell, traced(cell, *shape[2:]), loss=_any_loss)
         check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None)))
-        check(variables, loss, states, states, states, sizes, machine(float))
+        check(variables, loss, states, states, states, sizes, machine(float, arithmetic))
     return check
 
 

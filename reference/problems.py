@@ -15,16 +15,23 @@ from reference.network import CELLS, in_code, named_cell
 from reference.network.cell import Axis, Cell
 from reference.network.gradients import named_loss
 from reference.network.sequence import require_shape
+from reference.rounding.formats import (
+    Arithmetic,
+    checked_arithmetic,
+    formats_in_words,
+    named_arithmetic,
+)
 from reference.user_code import parameters_type
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Arguments of one call of a candidate, and where they come from.
+    """Arguments of one call of a candidate, how it may round, and where they come from.
 
     ``x`` is (T, D) or (T, B, D), ``h0`` (H,) or (B, H), ``target`` like the outputs, or like their
     last step where ``loss`` is ``"last_step_squared_error"``. ``origin`` is the expression, or the
-    words, by which to find this problem again.
+    words, by which to find this problem again. ``arithmetic`` and ``storage`` are the formats to
+    which factors of products, and states, may be rounded; None is the dtype.
     """
 
     params: Any
@@ -34,6 +41,24 @@ class Problem:
     loss: Any
     origin: str
     cell: Cell = CELLS["tanh"]
+    arithmetic: str | None = None
+    storage: str | None = None
+
+    @property
+    def rounding(self) -> Arithmetic:
+        """The formats of factors and of states."""
+        return named_arithmetic(self.arithmetic, self.storage)
+
+    @property
+    def formats(self) -> str:
+        """What is rounded to which formats, in words."""
+        return formats_in_words(self.arithmetic, self.storage)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What beside its numbers makes a problem: its dtype, loss, cell, and formats."""
+        kept = {k: getattr(self, k) for k in ("loss", "cell", "arithmetic", "storage")}
+        return {"dtype": str(self.dtype), **kept}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -48,9 +73,9 @@ class Problem:
         return self.x.dtype
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Any]:
         """The parameters, x, h0 and the target by name."""
-        rest = {"x": self.x, "h0": self.h0, "target": self.target}
+        rest: dict[str, Any] = {"x": self.x, "h0": self.h0, "target": self.target}
         return {**self.params._asdict(), **rest}
 
     def gradient_shape(self, name: str) -> tuple[int, ...]:
@@ -112,20 +137,26 @@ def random_problem(
     dtype: str = "float64",
     loss: Any = "squared_error",
     cell: str | Cell = "tanh",
+    arithmetic: str | None = None,
+    storage: str | None = None,
 ) -> Problem:
     """Fill the arrays of a problem; B = None makes a single sequence.
+
+    With an arithmetic or a storage, entries are numbers of these formats.
 
     Raises
     ------
     ValueError
-        If the regime is not one of ``REGIMES``, or the loss or the cell is unknown.
+        If the regime is not one of ``REGIMES``, the loss, the cell or a format is unknown, or there
+        is a format and the dtype is not float32.
 
     Examples
     --------
     >>> random_problem(T=5, B=3, D=2, H=4, O=1, regime="saturated", seed=0).sizes
     {'T': 5, 'B': 3, 'D': 2, 'H': 4, 'O': 1}
     """
-    function, cell = named_loss(loss), named_cell(cell)
+    function, cell, formats = named_loss(loss), named_cell(cell), (arithmetic, storage)
+    rounding = checked_arithmetic(*formats, dtype)
     if regime not in REGIMES:
         raise ValueError(f"regime is {regime!r}; expected one of {sorted(REGIMES)}")
     rng = np.random.default_rng(seed)
@@ -139,13 +170,15 @@ def random_problem(
     drawn["c"] = normal(O)
     x, h0 = inputs * normal(T, *batch, D), 0.5 * normal(*batch, H)
     target = normal(*batch, O) if loss == "last_step_squared_error" else normal(T, *batch, O)
-    params = parameters_type(cell.fields)(*(array.astype(dtype) for array in drawn.values()))
-    x, h0, target = (array.astype(dtype) for array in (x, h0, target))
+    arrays = (*drawn.values(), x, h0, target)
+    *values, x, h0, target = (rounding.representable(array.astype(dtype)) for array in arrays)
+    params = parameters_type(cell.fields)(*values)
     origin = (
         f"reference.random_problem(T={T}, B={B}, D={D}, H={H}, O={O}, regime={regime!r}, "
-        f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss, function)}{_cell_name(cell)})"
+        f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss, function)}{_cell_name(cell)}"
+        f"{_format_names(*formats)})"
     )
-    return Problem(params, x, h0, target, loss, origin, cell)
+    return Problem(params, x, h0, target, loss, origin, cell, *formats)
 
 
 def _parameter(
@@ -176,6 +209,8 @@ def make_problem(
     dtype: str = "float64",
     loss: Any = "squared_error",
     cell: str | Cell = "tanh",
+    arithmetic: str | None = None,
+    storage: str | None = None,
     **params: Any,
 ) -> Problem:
     """Return the problem of these numbers; its ``origin`` is the call that makes it again.
@@ -188,14 +223,16 @@ def make_problem(
     TypeError
         If the parameters are not those of the cell.
     ValueError
-        If shapes disagree, or the loss or the cell is unknown.
+        If shapes disagree, the loss, the cell or a format is unknown, or there is a format and the
+        dtype is not float32.
 
     Examples
     --------
     >>> make_problem(W=[[1]], U=[[1]], b=[0], V=[[1]], c=[0], x=[[2]], h0=[0], target=[[0.5]]).sizes
     {'T': 1, 'D': 1, 'H': 1, 'O': 1}
     """
-    function, cell = named_loss(loss), named_cell(cell)
+    function, cell, formats = named_loss(loss), named_cell(cell), (arithmetic, storage)
+    checked_arithmetic(*formats, dtype)
     if params.keys() != {*cell.fields}:
         expected = " ".join(cell.fields)
         raise TypeError(f"the parameters are {' '.join(params) or 'none'}; expected {expected}")
@@ -213,14 +250,23 @@ def make_problem(
     words = [f"{k}={_shortest(array)}" for k, array in arrays.items()]
     words += [] if dtype == "float64" else [f"dtype={str(dtype)!r}"]
     words += [] if loss == "squared_error" else [f"loss={_loss_name(loss, function)}"]
-    origin = f"reference.make_problem({', '.join(words)}{_cell_name(cell)})"
+    origin = (
+        f"reference.make_problem({', '.join(words)}{_cell_name(cell)}{_format_names(*formats)})"
+    )
     of = parameters_type(cell.fields)(*(arrays[k] for k in cell.fields))
-    return Problem(of, arrays["x"], arrays["h0"], arrays["target"], loss, origin, cell)
+    x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
+    return Problem(of, x, h0, target, loss, origin, cell, *formats)
 
 
 def _cell_name(cell: Cell) -> str:
     """Return how a cell is written in a line that makes a problem again, if it is not the lab's."""
     return "" if cell is CELLS["tanh"] else f", cell={in_code(cell)[0]}"
+
+
+def _format_names(arithmetic: str | None, storage: str | None) -> str:
+    """Return how declared formats are written in a line that makes a problem again."""
+    named = {"arithmetic": arithmetic, "storage": storage}
+    return "".join(f", {k}={name!r}" for k, name in named.items() if name is not None)
 
 
 def _shortest(array: np.ndarray) -> str:
@@ -244,6 +290,8 @@ def draw_problems(
     loss: Any = "squared_error",
     sizes: Mapping[str, int] | None = None,
     cell: str | Cell = "tanh",
+    arithmetic: str | None = None,
+    storage: str | None = None,
     few_shapes: bool = False,
     no_longer: bool = False,
 ) -> Iterator[Problem]:
@@ -258,11 +306,16 @@ def draw_problems(
     Raises
     ------
     ValueError
-        If the cell is unknown, or ``sizes`` names anything else, or B for single sequences, or a
-        size is not an integer of at least 1.
+        If the cell or a format is unknown, there is a format and the dtype is not float32,
+        ``sizes`` names anything else, or B for single sequences, or a size is not an integer of at
+        least 1.
     """
     few_shapes = few_shapes or callable(loss)
-    options: dict[str, Any] = {"dtype": dtype, "loss": loss, "cell": named_cell(cell)}
+    checked_arithmetic(arithmetic, storage, dtype)
+    options: dict[str, Any] = {
+        "dtype": dtype, "loss": loss, "cell": named_cell(cell), "arithmetic": arithmetic,
+        "storage": storage,
+    }  # fmt: skip
     small = cases if few_shapes or no_longer else SMALL_FIRST
     fixed = checked_sizes(sizes, batched)
     return _draw(cases, seed, batched, few_shapes, small, fixed, options)

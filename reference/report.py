@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from html import escape
 from math import isfinite
+from statistics import median
 from typing import Any, NamedTuple
 
 from reference.findings import Counterexample, Diagnosis
@@ -31,7 +32,8 @@ class Verdict(NamedTuple):
     """One gradient of one problem.
 
     ``ratio`` is the largest error over its tolerance end to end, ``local`` that of single steps;
-    either is None where it decides nothing. ``step`` is the first wrong step.
+    either is None where it decides nothing. ``step`` is the first wrong step, ``shows`` the largest
+    tolerance over the largest entry, in the sharper check.
     """
 
     gradient: str
@@ -43,6 +45,7 @@ class Verdict(NamedTuple):
     max_rel_error: float = 0.0
     step: int | None = None
     detail: str = ""
+    shows: float | None = None
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -62,7 +65,7 @@ class Row:
     ``failures``, ``local_failures`` match end to end; ``shortest`` is the least T of those that
     fail, and ``failing`` the smallest problem with the worst status. ``first_wrong_step`` is the
     step nearest the loss at which x or h goes wrong: the recursion runs from the last step to the
-    first.
+    first. ``shows`` are, problem by problem, the tolerances over the largest entries.
     """
 
     gradient: str
@@ -83,6 +86,7 @@ class Row:
     failures: int = 0
     local_failures: int = 0
     detail: str = ""
+    shows: list[float] = field(default_factory=list, repr=False)
     shortest: int | None = None
     failing: Problem | None = field(default=None, repr=False)
     _badness: tuple[int, float] = field(default=(-1, 0.0), repr=False)
@@ -96,6 +100,8 @@ class Row:
         self.missing += verdict.status == "not returned"
         self.undecided += verdict.status == "nothing proved"
         self.failures += verdict.status in FAILURES
+        if verdict.shows is not None:
+            self.shows.append(verdict.shows)
         end_to_end = verdict.ratio is not None and verdict.ratio <= 1
         self.local_failures += verdict.status == "mismatch" and end_to_end
         self.ratio = _larger(self.ratio, verdict.ratio)
@@ -121,10 +127,10 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON values."""
-        hidden = ("failing", "_badness")
-        return {
-            f.name: json_value(getattr(self, f.name)) for f in fields(self) if f.name not in hidden
-        }
+        hidden = ("failing", "shows", "_badness")
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+        kept["shows"] = median(self.shows) if self.shows else None
+        return {k: json_value(value) for k, value in kept.items()}
 
 
 def _volume(problem: Problem) -> int:
@@ -143,7 +149,7 @@ class Report:
     ``assumed`` how what it returned was read, where that was not as it had to be, but clear.
     ``objections`` are why it does not pass beside what its rows say. Where something is wrong,
     ``diagnosis`` says why as far as it is known, and ``smallest`` is the smallest problem found
-    that shows it.
+    that shows it. ``formats`` says to which formats the candidate may round, if it declares any.
     """
 
     rows: list[Row]
@@ -152,16 +158,19 @@ class Report:
     objections: list[str] = field(default_factory=list)
     diagnosis: Diagnosis | None = None
     smallest: Counterexample | None = None
+    formats: str = ""
 
     @classmethod
     def of(cls, results: Iterable[tuple[list[Verdict], Mapping[str, str]]]) -> "Report":
         """Collect the verdicts and notes on many problems; one note on each subject."""
         rows: dict[str, Row] = {}
         notes: dict[str, str] = {}
+        formats = ""
         for verdicts, said in results:
             notes = {**said, **notes}
             for verdict in verdicts:
                 rows.setdefault(verdict.gradient, Row(verdict.gradient)).add(verdict)
+                formats = verdict.problem.formats
         rows = rows or {k: Row(k) for k in GRADIENTS}
         if "states" in rows:
             rows["states"] = rows.pop("states")  # an extra that nobody has to return comes last
@@ -172,7 +181,7 @@ class Report:
             notes = {k: text for k, text in notes.items() if not k.startswith("name ")}
         manners = [text for subject, text in notes.items() if not subject.startswith("read ")]
         assumed = [text for subject, text in notes.items() if subject.startswith("read ")]
-        return cls(list(rows.values()), manners, assumed, objections)
+        return cls(list(rows.values()), manners, assumed, objections, formats=formats)
 
     @property
     def passed(self) -> bool:
@@ -207,7 +216,7 @@ class Report:
         """Return what does not fit the table: undecided problems, what is wrong, notes."""
         hidden = max(row.undecided + row.compared - row.end_to_end_cases for row in self.rows)
         undecided = max(row.undecided for row in self.rows)
-        remarks = []
+        remarks = [self._sensitivity()] if self.formats else []
         if hidden:
             remarks.append(
                 f"end to end, rounding hides the answer in up to {hidden} problems a gradient; "
@@ -217,6 +226,17 @@ class Report:
             if row.missing and row.status != "not returned":
                 remarks.append(f"{row.gradient} was not returned for {row.missing} problems")
         return remarks + self._accusations() + self.objections + self.assumed + self.notes
+
+    def _sensitivity(self) -> str:
+        """Return how small an error can be that still shows in the formats that are declared."""
+        medians = {row.gradient: median(row.shows) for row in self.rows if row.shows}
+        if not medians:
+            return f"with {self.formats}, nothing was decided"
+        most = max(medians, key=medians.__getitem__)
+        return (
+            f"with {self.formats}, an error shows in half of the problems from "
+            f"{medians[most]:.2g} of the largest entry on (d{most}; in other gradients earlier)"
+        )
 
     def _accusations(self) -> list[str]:
         """Return a line on each gradient that is wrong; what is said of several is said once."""

@@ -4,15 +4,23 @@ These are words for the eye; they decide nothing.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reference.devices import float64_on_cpu
+from reference.network.gradients import autodiff, named_loss
+from reference.network.sequence import arguments, zero_probes
+from reference.problems import Problem
+from reference.rounding.formats import FORMATS
+from reference.rounding.noise import with_rounded_factors
 from reference.rounding.tolerance import over_tolerance
 
-# Binary digits of the numbers that processors multiply, where they are told to be quick.
-DIGITS = {"TF32": 11, "bfloat16": 8}
+# The numbers that processors multiply, where they are told to be quick.
+FACTORS = {"TF32": FORMATS["tf32"], "bfloat16": FORMATS["bfloat16"]}
 NARROW = {"bfloat16": jnp.bfloat16, "float16": np.float16}
 COARSE = 2.0**-5  # of the right answer: more than the arithmetic of these explains
 SEVERAL = 8  # entries, before it is no accident that each is a number of a narrow kind
@@ -119,7 +127,20 @@ def coarse_products(
     kind = min(distance, key=distance.__getitem__)
     if CLOSER * distance[kind] > _distance(returned, truth):
         return ""
-    return f"rounded like {kind}, in the factors of its products"
+    allowed = f'arithmetic="{kind.lower()}" allows for it'
+    return f"rounded like {kind}, in the factors of its products ({allowed})"
+
+
+@lru_cache(maxsize=8)
+def in_coarse_products(problem: Problem) -> dict[str, dict[str, np.ndarray]]:
+    """Return every gradient of a problem as it is with factors rounded, by the names of FACTORS."""
+    cell, loss = problem.cell, named_loss(problem.loss)
+    values, x, h0 = arguments(problem.params, problem.x, problem.h0, cell)
+    variables = (values, x, h0, zero_probes(values, x, h0)), (problem.target,)
+    variables = jax.tree.map(lambda array: array.astype(np.float64), variables)
+    with float64_on_cpu():
+        run = with_rounded_factors(partial(autodiff, loss=loss, cell=cell), *variables)
+        return {kind: run(form, *variables) for kind, form in FACTORS.items()}
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -24,7 +24,7 @@ TOGETHER = 32  # attempts that are judged in one go
 STEPS, LONG = (1, 2, 3, 4), (9, 17, 33, 40)
 GIVEN = {"x": "TBD", "h0": "BH", "target": "TBO"}
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 def smallest(
@@ -38,14 +38,14 @@ def smallest(
 ) -> Problem | None:
     """Return the smallest problem found in which a gradient has this status, or None.
 
-    ``failing`` are problems in which it has failed, all with one loss and dtype; ``sizes`` those
-    that must not change.
+    ``failing`` are problems in which it has failed, all with the same options; ``sizes`` those that
+    must not change.
     """
-    loss, dtype, cell = failing[0].loss, str(failing[0].dtype), failing[0].cell
+    loss, cell, options = failing[0].loss, failing[0].cell, failing[0].options
     search = _Search(caller, name, status)
 
     def problem_of(arrays: Arrays) -> Problem:
-        return make_problem(**arrays, loss=loss, dtype=dtype, cell=cell)
+        return make_problem(**arrays, **options)
 
     few_shapes = each_shape_compiles(loss, cell)
     fresh = () if few_shapes else map(problem_of, _fresh(loss, batched, sizes, cell))

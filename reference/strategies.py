@@ -28,6 +28,7 @@ from reference.problems import (
     make_problem,
     random_problem,
 )
+from reference.rounding.formats import checked_arithmetic
 
 LARGEST_BATCH = 4
 
@@ -41,6 +42,8 @@ def problems(
     longest: int = STEPS[-1][1],
     sizes: Mapping[str, int] | None = None,
     cell: str | Cell = "tanh",
+    arithmetic: str | None = None,
+    storage: str | None = None,
 ) -> st.SearchStrategy[Problem]:
     """Return a strategy of problems.
 
@@ -71,12 +74,14 @@ def problems(
         Sizes that are fixed, such as ``{"O": 1}``, of T, D, H and O, and of B for batches.
     cell : str or Cell
         The cell, as ``reference.compare`` takes it.
+    arithmetic, storage : str, optional
+        The formats to which factors and states may be rounded; the dtype is then float32.
 
     Raises
     ------
     ValueError
-        If regimes has none, or one that is unknown, longest is below 1, or sizes names anything
-        else or a size below 1.
+        If regimes has none, or one that is unknown, longest is below 1, sizes names anything else
+        or a size below 1, or a format is unknown or does not go with the dtype.
 
     Examples
     --------
@@ -89,7 +94,9 @@ def problems(
     if longest < 1:
         raise ValueError(f"longest is {longest!r}; expected at least 1")
     fixed = checked_sizes(sizes, batched is True)
-    options = {"dtype": dtype, "loss": loss, "cell": named_cell(cell)}
+    checked_arithmetic(arithmetic, storage, dtype)
+    formats = {"arithmetic": arithmetic, "storage": storage}
+    options = {"dtype": dtype, "loss": loss, "cell": named_cell(cell), **formats}
     return _problems(batched, regimes, longest, fixed, options)
 
 

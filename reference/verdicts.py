@@ -141,15 +141,16 @@ def _verdict(
     name: str, value: np.ndarray | Flaw | None, answer: Answer, step: Measure | None
 ) -> Verdict:
     """Judge one gradient of one problem, end to end and, if step says how, step by step."""
-    problem, (truth, _) = answer.problem, answer.truth[name]
+    problem, (truth, tolerance) = answer.problem, answer.truth[name]
     if value is None:
         return Verdict(name, "not returned", problem)
     if isinstance(value, Flaw):
         return Verdict(name, value.status, problem, detail=value.detail)
     scale, info = float(np.abs(truth).max()), np.finfo(problem.dtype)
-    if not scale < float(info.max) * 1e-6:  # autodiff is not finite, or the candidate need not be
-        return Verdict(name, "nothing proved", problem)
-    if not np.isfinite(value).all():
+    finite, may_overflow = np.isfinite(value).all(), not np.isfinite(tolerance).all()
+    if not scale < float(info.max) * 1e-6 or (may_overflow and not finite):
+        return Verdict(name, "nothing proved", problem)  # the candidate need not be finite
+    if not finite:
         bad = value[~np.isfinite(value)][0]
         return Verdict(name, "non-finite", problem, detail=f"{bad} where autodiff is finite")
     return _measured(name, value.astype(np.float64), answer, step)
@@ -158,32 +159,31 @@ def _verdict(
 def _measured(name: str, value: np.ndarray, answer: Answer, step: Measure | None) -> Verdict:
     """Judge one gradient by its errors, entry by entry, in each check that decides."""
     problem, (truth, _) = answer.problem, answer.truth[name]
-    end = _ratios(value, answer.truth[name], problem)
-    local = None if step is None else _ratios(value, step, problem)
-    decisive = [ratios for ratios in (local, end) if ratios is not None]
-    if not decisive:
+    measures = {"local": step, "end": answer.truth[name]}
+    by = {k: m for k, m in measures.items() if m is not None and _decides(m, problem)}
+    ratios = {k: over_tolerance(value - expected, bound) for k, (expected, bound) in by.items()}
+    if not by:
         return Verdict(name, "nothing proved", problem)
     largest, scale = float(np.abs(value - truth).max()), float(np.abs(truth).max())
     relative = largest / scale if scale > 0 else float(largest > 0)
-    wrong = [ratios for ratios in decisive if ratios.max() > 1]
+    largest_of = {k: float(found.max()) for k, found in ratios.items()}
+    wrong = [found for found in ratios.values() if found.max() > 1]
     return Verdict(
         name,
         "mismatch" if wrong else "match",
         problem,
-        ratio=None if end is None else float(end.max()),
-        local=None if local is None else float(local.max()),
+        ratio=largest_of.get("end"),
+        local=largest_of.get("local"),
+        shows=min(float(bound.max()) for _, bound in by.values()) / scale if scale > 0 else None,
         max_abs_error=largest,
         max_rel_error=relative,
         step=_first_wrong_step(name, wrong[0]) if wrong else None,
     )
 
 
-def _ratios(value: np.ndarray, measure: Measure, problem: Problem) -> np.ndarray | None:
-    """Return the error of each entry over its tolerance, if that is small beside the gradient."""
-    expected, tolerance = measure
-    if not decides(expected, tolerance, problem.dtype):
-        return None
-    return over_tolerance(value - expected, tolerance)
+def _decides(measure: Measure, problem: Problem) -> bool:
+    """Return whether tolerances are small enough to tell a gradient from a wrong one."""
+    return decides(*measure, problem.dtype, problem.rounding.u)
 
 
 def _first_wrong_step(name: str, ratios: np.ndarray) -> int | None:

@@ -47,7 +47,15 @@ def add_to(commands: Any) -> None:
     )
     check.add_argument("--cases", type=positive, default=200, help="random problems (%(default)s)")
     check.add_argument("--seed", type=seed, default=0, help="which problems (%(default)s)")
-    check.add_argument("--dtype", choices=["float64", "float32"], default="float64")
+    check.add_argument(
+        "--dtype", choices=["float64", "float32"],
+        help="(float64; float32 with --arithmetic or --storage)",
+    )  # fmt: skip
+    for name, what in (("arithmetic", "factors of products"), ("storage", "states")):
+        check.add_argument(
+            f"--{name}", metavar="FORMAT",
+            help=f"{what} may be rounded to tf32, bfloat16 or float16",
+        )  # fmt: skip
     check.add_argument(
         "--time-budget", type=positive, default=60, metavar="SECONDS",
         help="for all calls of the function together; one that takes most of it ends with no "
@@ -72,9 +80,12 @@ def _check(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "rich")
     import reference
     from reference.processes import CandidateProcess
+    from reference.rounding.formats import default_dtype
     from reference.user_code import LoadError, load, load_function, said_to_print
 
     require_writable(arguments.json)
+    formats = (arguments.arithmetic, arguments.storage)
+    arguments.dtype = arguments.dtype or default_dtype(*formats)
     options = {k: v for k, v in vars(arguments).items() if k not in ("run", "json")}
     started = time.perf_counter()
 
@@ -92,6 +103,8 @@ def _check(arguments: argparse.Namespace) -> int:
                 cases=arguments.cases,
                 seed=arguments.seed,
                 dtype=arguments.dtype,
+                arithmetic=arguments.arithmetic,
+                storage=arguments.storage,
                 batched=not arguments.single,
                 layout=arguments.layout,
                 sizes=arguments.sizes,

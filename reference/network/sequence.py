@@ -36,14 +36,14 @@ def output(params: Any, h: Any) -> Any:
 def sequence(cell: Cell, params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
     """Return the states (T+1, H) and the outputs (T, O) of one sequence x (T, D)."""
 
-    def step(h: Any, inputs: Any) -> tuple[Any, tuple[Any, Any]]:
-        x_t, probe_h, probe_y = inputs
-        h = cell.step(params, h, x_t) + probe_h  # Eq. 1
-        return h, (h, output(params, h) + probe_y)
+    def step(h: Any, inputs: Any) -> tuple[Any, Any]:
+        x_t, probe = inputs
+        h = cell.step(params, h + probe, x_t)  # Eq. 1
+        return h, h
 
-    start = h0 + probes.h[0]
-    _, (states, outputs) = jax.lax.scan(step, start, (x, probes.h[1:], probes.y))
-    return jnp.concatenate([start[None], states]), outputs
+    _, following = jax.lax.scan(step, h0, (x, probes.h[:-1]))
+    states = jnp.concatenate([h0[None], following]) + probes.h
+    return states, jax.vmap(partial(output, params))(states[1:]) + probes.y
 
 
 def run(cell: Cell, params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:

@@ -13,6 +13,9 @@ u) (Higham, 2002, section 3.1), and from then on it is one term. So W h + U x + 
 H + D + 1 terms, in whatever order it is added up; and 1 - z errs by u (1 + |z|), so that
 (1 - z) n + z h may as well be computed as n + z (h - n).
 
+The factors of products and the states may be rounded to a narrower format
+(``reference.rounding.formats``): what is known without error has the error that rounding it makes.
+
 Functions such as tanh may err by FUNCTION u of their value, and by the largest slope in reach times
 the error of their argument. Whatever comes of a comparison in doubt may be either. An error that is
 infinite says that nothing is known.
@@ -26,6 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from reference import jaxprs
+from reference.rounding.formats import PLAIN, Arithmetic, Format
 from reference.rounding.tolerance import V64
 
 FUNCTION = 4.0  # units by which a candidate's tanh, exp and so on may err, of their value
@@ -37,11 +41,15 @@ TANH_SLOPE, LOGISTIC_SLOPE = map(jaxprs.opaque, ("tanh_slope", "logistic_slope")
 
 
 class Machine(NamedTuple):
-    """What a candidate computes in: its unit roundoff, its least normal number, its largest."""
+    """What a candidate computes in: its unit roundoff, its least normal number, its largest.
+
+    ``arithmetic`` has the formats to which it rounds factors and states, if it does.
+    """
 
     u: Any
     tiny: Any
     largest: Any
+    arithmetic: Arithmetic = PLAIN
 
 
 class Known(NamedTuple):
@@ -78,6 +86,16 @@ def closed(number: Known, m: Machine) -> Known:
     if number.terms is None:
         return number
     return one_term(number.value, number.error + gamma(number.terms - 1, m.u) * number.size)
+
+
+def narrowed(number: Known, form: Format | None) -> Known:
+    """Return a number that is no open sum, as it is after rounding it to a format."""
+    if form is None or number.size is None:
+        return number
+    at_most = jnp.maximum(form.u * number.size, form.spacing / 2)
+    off = jnp.abs(form.nearest(number.value) - number.value)
+    error = number.error + jnp.where(number.error == 0, off, at_most)
+    return one_term(number.value, jnp.where(number.size <= form.largest, error, jnp.inf))
 
 
 def count(number: Known) -> Any:
@@ -175,8 +193,8 @@ def _scattered_sum(equation: Any, operands: list[Known], m: Machine) -> Known:
 
 
 def _dot(equation: Any, operands: list[Known], m: Machine) -> Known:
-    """Multiply and add: each product is rounded, and the sum stays open."""
-    a, b = (closed(number, m) for number in operands)
+    """Multiply and add: factors are rounded to their format, products too; the sum stays open."""
+    a, b = (narrowed(closed(number, m), m.arithmetic.factors) for number in operands)
     size, terms = _run(equation, a.size, b.size), _run(equation, count(a), count(b))
     of_factors = _run(equation, a.error, b.size) + _run(equation, jnp.abs(a.value), b.error)
     return Known(

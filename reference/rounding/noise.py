@@ -15,12 +15,17 @@ stable algorithm promises. Operations that move entries, compare them or change 
 round, nor do sums, differences and products of whole numbers. Where the function computes in a
 narrower precision than its arguments have, u is at least that of the operation.
 
+Where an arithmetic is declared (``reference.rounding.formats``), the factors of products, and what
+is kept as a state, get errors of its formats on top. These depend on the number alone, as rounding
+does: an array that is used at every step is rounded to the same numbers at every step. A number of
+the format itself, up to a few u, has no such error.
+
 Loops, branches and calls are followed into; an operation that is unknown here gets errors in its
 results.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,9 +36,11 @@ from jax import lax
 
 from reference import jaxprs
 from reference.jaxprs import Branches, Call, Scan, While, computed
+from reference.rounding.formats import PLAIN, Arithmetic, Format
 from reference.rounding.tolerance import RUNS
 
 DEVIATES = 32749  # so many xi in one run, a prime; when they are used up, they are used again
+NEAR = 8.0  # units of roundoff: a number so near to one of a format is one of it
 STRIDE = 1009  # by which an iteration of a loop starts further on than the one before
 finfo: Any = jnp.finfo  # which knows bfloat16 too
 
@@ -41,8 +48,8 @@ finfo: Any = jnp.finfo  # which knows bfloat16 too
 class Noise:
     """Errors of operations, one after the other from a vector of deviates that starts again."""
 
-    def __init__(self, deviates: Any, u: Any):
-        self.deviates, self.u, self.used = deviates, u, 0
+    def __init__(self, deviates: Any, u: Any, arithmetic: Arithmetic = PLAIN):
+        self.deviates, self.u, self.arithmetic, self.used = deviates, u, arithmetic, 0
 
     def errors(self, like: Any) -> Any:
         """Return u xi for every entry of an array."""
@@ -63,38 +70,58 @@ class Noise:
     def further(self, start: Any) -> "Noise":
         """Return the errors of an iteration, from the deviate with this number on."""
         twice = jnp.concatenate([self.deviates, self.deviates])
-        return Noise(lax.dynamic_slice(twice, (start,), self.deviates.shape), self.u)
+        deviates = lax.dynamic_slice(twice, (start,), self.deviates.shape)
+        return Noise(deviates, self.u, self.arithmetic)
+
+    def narrowed(self, value: Any, form: Format | None) -> Any:
+        """Return an array with the errors of rounding it to a format, if one is declared."""
+        if form is None or not _floating(value):
+            return value
+        if jnp.iscomplexobj(value):
+            return lax.complex(*(self.narrowed(part, form) for part in (value.real, value.imag)))
+        size = jnp.abs(value)
+        there = jnp.abs(value - form.nearest(value)) <= NEAR * self.u * size
+        error = jnp.maximum(form.u * size, form.spacing / 2) * _of_numbers(value, self.deviates[0])
+        error = jnp.where(size <= form.largest, jnp.where(there, 0, error), jnp.inf)
+        return value + error.astype(value.dtype)
+
+    def kept(self, value: Any) -> Any:
+        """Return a state with the errors of keeping it."""
+        return self.narrowed(value, self.arithmetic.states)
 
     def results(self, equation: Any, operands: list[Any]) -> list[Any]:
         """Return the results of an equation with their errors."""
+        if jaxprs.name(equation) in jaxprs.PRODUCTS:
+            operands = [self.narrowed(v, self.arithmetic.factors) for v in operands]
         return RULES.get(jaxprs.name(equation), _operation)(equation, operands, self)
 
 
 class RoundedFactors(NamedTuple):
-    """What some processors do: the factors of products rounded to so many binary digits."""
+    """What some processors do: the factors of products rounded to a format."""
 
-    scale: Any  # 2 to the number of digits
+    form: Format
 
     def further(self, _: Any) -> "RoundedFactors":
         """Return what happens in an iteration: the same."""
         return self
 
+    def kept(self, value: Any) -> Any:
+        """Return a state as it is."""
+        return value
+
     def results(self, equation: Any, operands: list[Any]) -> list[Any]:
         """Return the results of an equation."""
         if jaxprs.name(equation) in jaxprs.PRODUCTS:
-            operands = [self.rounded(v) if _floating(v) else v for v in operands]
+            operands = [self.form.nearest(v) if _floating(v) else v for v in operands]
         return computed(equation, operands)
 
-    def rounded(self, value: Any) -> Any:
-        """Return the nearest numbers with so many digits."""
-        fraction, exponent = jnp.frexp(value)
-        return jnp.ldexp(jnp.round(fraction * self.scale) / self.scale, exponent)
+
+Interpreter = Noise | RoundedFactors
 
 
-Arithmetic = Noise | RoundedFactors
-
-
-def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[Any]]:
+def perturbed(
+    function: Callable[..., Any], *like: Any, arithmetic: Arithmetic = PLAIN
+) -> Callable[..., list[Any]]:
     """Compile a JAX function that runs with errors in its operations, always the same ones.
 
     Parameters
@@ -104,6 +131,8 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
     like : trees of arrays
         Arguments like those that it will be called with. Call this, and what it returns, in
         ``jax.enable_x64(True)``.
+    arithmetic : Arithmetic
+        The formats of factors and of states; a state is what a loop carries from step to step.
 
     Returns
     -------
@@ -123,7 +152,7 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
 
     @jax.jit
     def run(deviates: Any, u: Any, leaves: list[Any]) -> list[Any]:
-        noise = Noise(deviates, u)
+        noise = Noise(deviates, u, arithmetic)
         return evaluate(jaxpr, [noise.rounded(jnp.asarray(leaf)) for leaf in leaves], noise)
 
     def runs(u: float, *arguments: Any) -> list[Any]:
@@ -141,38 +170,42 @@ def perturbed(function: Callable[..., Any], *like: Any) -> Callable[..., list[An
 def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
     """Compile a JAX function in which the factors of every product are rounded to nearest.
 
-    ``run(digits, *arguments)`` returns its results, with NumPy arrays as leaves. Call this, and
-    what it returns, in ``float64_on_cpu``. The function is one of real numbers.
+    ``run(form, *arguments)`` returns its results, for a ``Format``, with NumPy arrays as leaves.
+    Call this, and what it returns, in ``float64_on_cpu``. The function is one of real numbers.
 
     Examples
     --------
     >>> x = np.array([1 + 2.0**-10, 1.0])
     >>> with jax.enable_x64(True):
     ...     run = with_rounded_factors(jnp.dot, x, x)
-    ...     print(run(11, x, x) == x @ x, run(8, x, x))
+    ...     print(run(FORMATS["tf32"], x, x) == x @ x, run(FORMATS["bfloat16"], x, x))
     True 2.0
     """
     jaxpr, tree = jaxprs.traced(function, *like)
 
     @jax.jit
-    def rounded(scale: Any, leaves: list[Any]) -> list[Any]:
-        return evaluate(jaxpr, list(map(jnp.asarray, leaves)), RoundedFactors(scale))
+    def rounded(form: Format, leaves: list[Any]) -> list[Any]:
+        return evaluate(jaxpr, list(map(jnp.asarray, leaves)), RoundedFactors(form))
 
-    def run(digits: int, *arguments: Any) -> Any:
-        leaves = rounded(2.0**digits, jax.tree.leaves(arguments))
+    def run(form: Format, *arguments: Any) -> Any:
+        leaves = rounded(form, jax.tree.leaves(arguments))
         return jax.tree.unflatten(tree, [np.asarray(leaf) for leaf in leaves])
 
     return run
 
 
-def evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Arithmetic) -> list[Any]:
-    """Return the results of a jaxpr with errors."""
+def evaluate(
+    jaxpr: Any, arguments: Sequence[Any], noise: Interpreter, states: Collection[Any] = ()
+) -> list[Any]:
+    """Return the results of a jaxpr with errors; ``states`` are its variables that hold states."""
 
     def with_errors(equation: Any, operands: list[Any]) -> list[Any]:
         found = jaxprs.inside(equation)
-        if found is not None:
-            return _follow(found, operands, noise)
-        return noise.results(equation, operands)
+        results = (
+            noise.results(equation, operands) if found is None else _follow(found, operands, noise)
+        )
+        kept = zip(equation.outvars, results, strict=True)
+        return [noise.kept(value) if v in states else value for v, value in kept]
 
     return jaxprs.evaluate(jaxpr, arguments, with_errors)
 
@@ -181,7 +214,7 @@ def evaluate(jaxpr: Any, arguments: Sequence[Any], noise: Arithmetic) -> list[An
 
 
 def _follow(
-    found: Call | Branches | Scan | While, operands: list[Any], noise: Arithmetic
+    found: Call | Branches | Scan | While, operands: list[Any], noise: Interpreter
 ) -> list[Any]:
     match found:
         case Call(body):
@@ -194,19 +227,21 @@ def _follow(
             return _while(found, operands, noise)
 
 
-def _branches(bodies: tuple[Any, ...], operands: list[Any], noise: Arithmetic) -> list[Any]:
+def _branches(bodies: tuple[Any, ...], operands: list[Any], noise: Interpreter) -> list[Any]:
     def follow(body: Any, *operands: Any) -> list[Any]:
         return evaluate(body, operands, noise)
 
     return list(lax.switch(operands[0], [partial(follow, b) for b in bodies], *operands[1:]))
 
 
-def _scan(loop: Scan, operands: list[Any], noise: Arithmetic) -> list[Any]:
+def _scan(loop: Scan, operands: list[Any], noise: Interpreter) -> list[Any]:
     n, m = loop.same, loop.same + loop.carried
+    states = jaxprs.states(loop)
 
     def body(carry: list[Any], inputs: Any) -> tuple[list[Any], list[Any]]:
         start, x = inputs
-        results = evaluate(loop.body, [*operands[:n], *carry, *x], noise.further(start))
+        body = [*operands[:n], *carry, *x]
+        results = evaluate(loop.body, body, noise.further(start), states)
         return results[: m - n], results[m - n :]
 
     starts = np.arange(1, loop.length + 1) * STRIDE % DEVIATES
@@ -215,7 +250,7 @@ def _scan(loop: Scan, operands: list[Any], noise: Arithmetic) -> list[Any]:
     return [*carry, *y]
 
 
-def _while(loop: While, operands: list[Any], noise: Arithmetic) -> list[Any]:
+def _while(loop: While, operands: list[Any], noise: Interpreter) -> list[Any]:
     n, m = loop.of_condition, loop.of_condition + loop.of_body
 
     def goes_on(state: Any) -> Any:
@@ -277,6 +312,12 @@ def narrow_precisions(function: Callable[..., Any], *arguments: Any) -> list[str
     return sorted(found - {"float64"})
 
 
+def keeps_states(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Return whether a loop of a JAX function carries a state from step to step."""
+    found = map(jaxprs.inside, jaxprs.equations(jaxprs.traced(function, *arguments)[0]))
+    return any(jaxprs.states(loop) for loop in found if isinstance(loop, Scan))
+
+
 def unknown_operations(function: Callable[..., Any], *arguments: Any) -> dict[str, str]:
     """Return {name: where it is used} of the operations of a JAX function with no rule here."""
     found: dict[str, str] = {}
@@ -292,6 +333,16 @@ def _floating(value: Any) -> bool:
 
 def _whole(value: Any) -> Any:
     return value == jnp.round(value)
+
+
+def _of_numbers(value: Any, key: Any) -> Any:
+    """Return xi for every entry of an array, always the same for a number and a key."""
+    bits, key = (lax.bitcast_convert_type(jnp.float64(v), jnp.uint64) for v in (value, key))
+    for shift, factor in ((32, 0x9E3779B97F4A7C15), (29, 0xBF58476D1CE4E5B9)):  # splitmix64's
+        bits = (bits ^ key ^ (bits >> shift)) * np.uint64(factor)
+    bits ^= bits >> 32
+    size = 1 + (bits >> 12).astype(jnp.float64) * 2.0**-52
+    return jnp.where(bits & 1 == 0, size, -size)
 
 
 RULES: dict[str, Callable[[Any, list[Any], Noise], list[Any]]] = {

@@ -43,6 +43,7 @@ from reference.rounding.known import (
     evaluate,
     exact,
     gamma,
+    narrowed,
     one_term,
     require_rules,
 )
@@ -156,7 +157,7 @@ def _next_state(m: Machine, traced: Traced, params: Any, h: Any, e_h: Any, x: An
     """Return the next state, from one that is known up to e_h."""
     operands = [*map(exact, jax.tree.leaves(params)), one_term(h, e_h), exact(x)]
     (after,) = evaluate(traced.step, operands, m)
-    return closed(after, m)
+    return narrowed(closed(after, m), m.arithmetic.states)
 
 
 def _step_backward(
@@ -239,6 +240,7 @@ def local_check(
     none = exact(jnp.zeros_like(h0)[None])
     d_before, d_now = _then(steps[-2], none), _then(none, now[-1])
     of_states = closed(Known(*(a + b for a, b in zip(d_before, d_now, strict=True))), m)
+    of_states = narrowed(of_states, m.arithmetic.states)
     dx = closed(steps[-1], m)
     e_next = mapped(_next_state, 3)(traced, p, *before, x).error
     result["h"] = of_states.value, of_states.error

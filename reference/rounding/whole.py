@@ -61,7 +61,7 @@ def truth_and_tolerance(
         leaves = jax.tree.leaves((variables, given))
 
         def deviation(xi: Any) -> dict[str, Any]:
-            noisy = jax.tree.unflatten(tree, evaluate(jaxpr, leaves, Noise(xi, m.u)))
+            noisy = jax.tree.unflatten(tree, evaluate(jaxpr, leaves, Noise(xi, m.u, m.arithmetic)))
             return {k: jnp.max(jnp.abs(noisy[k] - plain[k])) for k in cell.gradients}
 
         spread = {k: jnp.max(d) for k, d in jax.vmap(deviation)(xi).items()}
