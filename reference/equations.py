@@ -31,7 +31,7 @@ from reference.report import json_value
 from reference.rounding.known import gamma
 from reference.rounding.noise import Noise, evaluate
 from reference.rounding.tolerance import FLUSHED, decides, over_tolerance
-from reference.rounding.whole import OF_DEVIATION, deviates
+from reference.rounding.whole import OF_DEVIATION, deviates, largest
 
 LABS = CELLS["tanh"]
 Derivation = Callable[[Any, Any, Any, Any], Mapping[int, Mapping[str, list[Any]]]]
@@ -154,7 +154,7 @@ def _with_tolerances(jaxpr: Any, variables: Any, arguments: Any, xi: Any, u: Any
     def tolerance(name: str) -> Any:
         value, perturbed = getattr(plain, name), getattr(runs, name)
         axes = (0, *range(1 if name in PARAMETERS else 2, perturbed.ndim))
-        deviation = jnp.max(jnp.abs(perturbed - value), axis=axes)
+        deviation = largest(perturbed - value, axes)
         deviation = deviation.reshape(deviation.shape + (1,) * (value.ndim - deviation.ndim))
         rounding = jnp.abs(value)
         if name in PARAMETERS:

@@ -92,8 +92,8 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     started = None
     for groups in _read_ahead(problems):
         shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
-        for shape, _, _, *of in groups:
-            _compilation(_compiled, shape, *of)
+        for shape, _, _, cell, arithmetic in groups:
+            _compilation(_compiled, shape, cell, arithmetic.like)
         for chunk in _calls(groups):
             following = (*chunk, shapes, *_start(*chunk))
             if started is not None:
@@ -219,7 +219,7 @@ def _start(
             losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
         stacked = variables, stack(losses, shape)
         sizes = _sizes(problems, shape)
-        solve = _program(_compiled, shape, cell, arithmetic)
+        solve = _program(_compiled, shape, cell, arithmetic.like)
         return stacked, solve(*stacked, _deviates(), sizes, machine(dtype, arithmetic))
 
 
@@ -256,7 +256,7 @@ def check_steps(
     """
     problems = [answer.problem for answer in chunk.answers]
     own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
-    m, of = machine(problems[0].dtype, chunk.arithmetic), (chunk.cell, chunk.arithmetic)
+    m, of = machine(problems[0].dtype, chunk.arithmetic), (chunk.cell, chunk.arithmetic.like)
     for shape in (chunk.shape, *chunk.shapes):
         _compilation(_compiled_steps, shape, *of)
     with float64_on_cpu():

@@ -75,6 +75,12 @@ def mistaken(name, mistake=None):
             for k in ["W", "U", "V", "x", "dx", "a", "h", "da", "dh", "y", "dy", "target", "ones"]:
                 setattr(self, k, getattr(self, k).view(KINDS[name]))
 
+        def pair(self, left, right):
+            """Return the sum over the batch, which is no product where one factor is ones."""
+            if right is self.ones:
+                return left.sum(0)[:, None]
+            return super().pair(left, right)
+
     def candidate(params, x, h0, target):
         results = Mistaken(params, x, h0, target, "squared_error").gradients()
         return {k: np.asarray(array) for k, array in results.items()}
@@ -166,7 +172,8 @@ def rows(cases, seed, names):
         judged = [*candidates(name)]
         for cell in dict.fromkeys(cell for cell, *_ in judged):
             own = [(what, right, f) for of, what, right, f in judged if of == cell]
-            options = {"dtype": "float32", "batched": True, "arithmetic": name, "cell": cell}
+            options = {"dtype": "float32", "arithmetic": name, "cell": cell}
+            options |= {"batched": True, "no_longer": True}
             accused, worst = dict.fromkeys((what for what, *_ in own), 0), {}
             for chunk in solved(draw_problems(cases, seed, **options)):
                 for what, _, candidate in own:

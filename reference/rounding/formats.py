@@ -59,6 +59,11 @@ class Arithmetic(NamedTuple):
         """The largest unit roundoff of the two, 0 where none is declared."""
         return max((f.u for f in self if f is not None), default=0.0)
 
+    @property
+    def like(self) -> "Arithmetic":
+        """One that declares as much; a program compiled for it serves this one."""
+        return Arithmetic(*(None if form is None else FORMATS["tf32"] for form in self))
+
     def representable(self, array: np.ndarray) -> np.ndarray:
         """Return the nearest numbers that both formats have, in the dtype of the array."""
         value = array.astype(np.float64)

@@ -154,10 +154,11 @@ def _known(value: Any) -> Known:
 
 
 def _overflowing(number: Known, m: Machine) -> Known:
-    """Return the number; nothing is known of one that may overflow."""
+    """Return the number; nothing is known of one that may overflow, or whose error is NaN."""
     if number.size is None:
         return number
-    return number._replace(error=jnp.where(number.size <= m.largest, number.error, jnp.inf))
+    there = (number.size <= m.largest) & (number.error >= 0)
+    return number._replace(error=jnp.where(there, number.error, jnp.inf))
 
 
 # Rules: an equation, its operands and the machine give what is known of the result ----------------

@@ -175,6 +175,7 @@ def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[.
 
     Examples
     --------
+    >>> from reference.rounding.formats import FORMATS
     >>> x = np.array([1 + 2.0**-10, 1.0])
     >>> with jax.enable_x64(True):
     ...     run = with_rounded_factors(jnp.dot, x, x)
