@@ -33,7 +33,7 @@ from reference.mistakes import MISTAKES, Mistake, correct
 from reference.network import CELLS
 from reference.network.gradients import GRADIENTS, LOSSES
 from reference.network.sequence import PARAMETERS, run, zero_probes
-from reference.oracle import Answer, solved
+from reference.oracle.answers import Answer, solved
 from reference.problems import Problem
 from reference.rounding.tolerance import decides, over_tolerance
 from reference.user_code import Parameters

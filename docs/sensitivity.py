@@ -13,7 +13,7 @@ from markers import measured, table, write_part
 
 import reference
 from reference.mistakes import Derivation
-from reference.oracle import solved
+from reference.oracle.answers import solved
 from reference.verdicts import judge_solved
 
 PROBLEMS = 200

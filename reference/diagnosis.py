@@ -28,7 +28,7 @@ from reference.mistakes import MISTAKES, Derivation, Mistake, combined, outputs_
 from reference.network import CELLS
 from reference.network.cell import Cell
 from reference.network.gradients import GRADIENTS
-from reference.oracle import solved
+from reference.oracle.answers import solved
 from reference.problems import Problem, make_problem, random_problem
 from reference.report import Verdict
 from reference.rounding.tolerance import Measure, decides, over_tolerance

@@ -25,7 +25,8 @@ from reference import jaxprs
 from reference.devices import float64_on_cpu
 from reference.network import CELLS
 from reference.network.sequence import PARAMETERS, output
-from reference.oracle import Shape, chunks, padded, stack
+from reference.oracle.answers import chunks
+from reference.oracle.padding import Shape, padded, stack
 from reference.problems import Problem, random_problem
 from reference.report import json_value
 from reference.rounding.known import gamma

@@ -15,7 +15,7 @@ import numpy as np
 
 from reference.candidates import Caller
 from reference.network.cell import Axis, Cell
-from reference.oracle import each_shape_compiles
+from reference.oracle.padding import each_shape_compiles
 from reference.problems import Problem, make_problem
 from reference.verdicts import judge
 

@@ -29,7 +29,8 @@ from reference.enclosures import EXPECTED, bound, values
 from reference.network import CELLS
 from reference.network.gradients import GRADIENTS, LOSSES, squared_error
 from reference.network.sequence import PARAMETERS, run
-from reference.oracle import Solved, padded, solved, stack
+from reference.oracle.answers import Solved, solved
+from reference.oracle.padding import padded, stack
 from reference.problems import Problem
 from reference.rounding.known import gamma
 from reference.rounding.tolerance import FLUSHED, V64, Measure, decides

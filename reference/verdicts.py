@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reference.candidates import Caller, Candidate, Flaw, Returned, returned
-from reference.oracle import Answer, Solved, check_steps, solved
+from reference.oracle.answers import Answer, Solved, check_steps, solved
 from reference.problems import Problem
 from reference.report import Verdict
 from reference.rounding.tolerance import Measure, decides, over_tolerance

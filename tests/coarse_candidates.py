@@ -19,7 +19,7 @@ import numpy as np
 
 from reference import draw_problems
 from reference.mistakes import MISTAKES, Derivation
-from reference.oracle import solved
+from reference.oracle.answers import solved
 from reference.report import FAILURES
 from reference.verdicts import judge_solved
 

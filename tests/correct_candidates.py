@@ -18,7 +18,7 @@ import numpy as np
 
 from reference import draw_problems
 from reference.mistakes import correct
-from reference.oracle import solved
+from reference.oracle.answers import solved
 from reference.report import FAILURES
 from reference.verdicts import judge_solved
 

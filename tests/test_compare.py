@@ -15,7 +15,7 @@ import reference
 from reference.network import CELLS
 from reference.network.gradients import GRADIENTS, autodiff, loss_gradient, named_loss
 from reference.network.sequence import Probes
-from reference.oracle import answers
+from reference.oracle.answers import answers
 from reference.strategies import problems
 
 

@@ -9,7 +9,7 @@ import pytest
 from correct_candidates import CANDIDATES, judge_all, main, markdown
 
 from reference.mistakes import MISTAKES, correct
-from reference.oracle import solved
+from reference.oracle.answers import solved
 from reference.problems import REGIMES, random_problem
 from reference.verdicts import judge_solved
 

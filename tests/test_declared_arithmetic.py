@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 import reference
 from manual_bptt.cli import main
 from reference.mistakes import MISTAKES
-from reference.oracle import machine, solved
+from reference.oracle.answers import solved
+from reference.oracle.programs import machine
 from reference.report import FAILURES
 from reference.rounding.formats import FORMATS, Arithmetic, named_arithmetic
 from reference.rounding.known import closed, exact, narrowed, one_term

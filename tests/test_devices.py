@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import reference
-from reference import devices, oracle
+from reference import devices
 from reference.devices import JaxUnavailableError, cpu, float64_on_cpu
+from reference.oracle.padding import LABS, Shape
+from reference.oracle.programs import compiled
 
 # Settings by which people look for mistakes in their own code, or choose where it runs. Nothing can
 # be computed on the last one: whatever the reference forgets to put on the CPU raises.
@@ -112,9 +114,9 @@ def test_a_program_that_failed_to_compile_is_compiled_again():
             raise MemoryError
         return sum
 
-    shape = oracle.Shape(1, 1, 1, 1, 1)
+    shape = Shape(1, 1, 1, 1, 1)
     with pytest.raises(MemoryError):
-        oracle._program(program, shape, oracle.LABS)
-    assert oracle._program(program, shape, oracle.LABS) is sum
-    assert oracle._program(program, shape, oracle.LABS) is sum
+        compiled(program, shape, LABS)
+    assert compiled(program, shape, LABS) is sum
+    assert compiled(program, shape, LABS) is sum
     assert calls == [shape] * 2

@@ -12,7 +12,7 @@ import reference
 from reference import mistakes
 from reference.mistakes import LOSSES, MISTAKES, Derivation, correct
 from reference.network.gradients import GRADIENTS
-from reference.oracle import solved
+from reference.oracle.answers import solved
 from reference.problems import Problem, random_problem
 from reference.rounding.tolerance import PROVES
 from reference.verdicts import judge_solved

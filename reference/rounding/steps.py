@@ -40,14 +40,13 @@ from reference.rounding.known import (
     Machine,
     closed,
     count,
-    evaluate,
     exact,
     gamma,
     narrowed,
     one_term,
-    require_rules,
 )
 from reference.rounding.recognition import recognised
+from reference.rounding.rules import evaluate, require_rules
 from reference.rounding.tolerance import FLUSHED
 
 

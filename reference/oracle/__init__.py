@@ -1,0 +1,1 @@
+"""Autodiff's answers to problems, many at once, each with its tolerances."""

@@ -1,0 +1,230 @@
+"""Autodiff's answer to many problems at once, each gradient with its tolerance.
+
+Problems are padded to one of a few shapes (``reference.oracle.padding``), and those of one padded
+shape are answered together, by programs that are compiled once (``reference.oracle.programs``).
+
+All losses are one to the compiled oracle: L(y) = sum w (y - target)^2 + sum g y. A squared error
+has g = 0, and weights w that tell padding from data. Any other loss is expanded about the outputs
+y* that autodiff computes: target = y*, g = L'(y*), which gives the same gradients exactly, and
+w = |L''| / 2, by which rounding errors in y reach the gradients; |L''| is the largest change of
+L'(y*) in 8 directions of random signs, entry by entry, which is exact if L is a sum over entries.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from reference.devices import float64_on_cpu
+from reference.network.cell import Cell
+from reference.oracle.padding import (
+    Shape,
+    cut,
+    filled,
+    no_slope,
+    problems_a_call,
+    shape_of,
+    sizes_of,
+    stack,
+    target_and_weights,
+    variables,
+    with_batch_axis,
+)
+from reference.oracle.programs import (
+    DIRECTIONS,
+    compilation,
+    compiled,
+    deviates_of_runs,
+    loss_program,
+    machine,
+    outputs_program,
+    steps_program,
+    whole_program,
+)
+from reference.problems import Problem
+from reference.rounding.formats import Arithmetic
+from reference.rounding.tolerance import V64, Measure
+
+READ_AHEAD = 512  # problems sorted by padded shape at a time
+
+
+class Answer(NamedTuple):
+    """A problem and, for each gradient, autodiff's value and the tolerance of each entry.
+
+    ``truth`` has the states as well, by the name ``states``.
+    """
+
+    problem: Problem
+    truth: dict[str, Measure]
+
+
+class Solved(NamedTuple):
+    """The answers of one call, and the padded arrays from which they were computed.
+
+    ``shapes`` are those that further calls will have.
+    """
+
+    answers: list[Answer]
+    shape: Shape
+    kind: Any
+    cell: Cell
+    arithmetic: Arithmetic
+    stacked: tuple[Any, Any]
+    states: Measure
+    shapes: tuple[Shape, ...]
+
+
+def answers(problems: Iterable[Problem]) -> Iterator[Answer]:
+    """Yield the problems with autodiff's answers, in an order of its own, in bounded memory."""
+    for chunk in solved(problems):
+        yield from chunk.answers
+
+
+def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
+    """Yield the answers to the problems call by call, ready for the local check.
+
+    JAX computes the next call while the caller works on this one.
+    """
+    started = None
+    for groups in _read_ahead(problems):
+        shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
+        for shape, _, _, cell, arithmetic in groups:
+            compilation(whole_program, shape, cell, arithmetic.like)
+        for chunk in _calls(groups):
+            following = (*chunk, shapes, *_start(*chunk))
+            if started is not None:
+                yield _finish(*started)
+            started = following
+    if started is not None:
+        yield _finish(*started)
+
+
+Groups = dict[tuple[Shape, np.dtype[Any], Any, Cell, Arithmetic], list[Problem]]
+
+Call = tuple[list[Problem], Shape, np.dtype[Any], Any, Cell, Arithmetic]
+
+
+def chunks(problems: Iterable[Problem]) -> Iterator[Call]:
+    """Yield problems of one padded shape, dtype, loss, cell and arithmetic, a call's worth each."""
+    for groups in _read_ahead(problems):
+        yield from _calls(groups)
+
+
+def _read_ahead(problems: Iterable[Problem]) -> Iterator[Groups]:
+    """Yield problems sorted by what those of one call have in common, READ_AHEAD at a time."""
+    stream = iter(problems)
+    while ahead := list(islice(stream, READ_AHEAD)):
+        groups: Groups = {}
+        for problem in ahead:
+            kind = problem.loss if callable(problem.loss) else None
+            like = shape_of(problem), problem.dtype, kind, problem.cell, problem.rounding
+            groups.setdefault(like, []).append(problem)
+        yield groups
+
+
+def _calls(groups: Groups) -> Iterator[Call]:
+    """Yield what one call answers."""
+    for (shape, *like), group in groups.items():
+        many = problems_a_call(shape)
+        for start in range(0, len(group), many):
+            yield group[start : start + many], shape, *like
+
+
+def _start(
+    problems: list[Problem],
+    shape: Shape,
+    dtype: np.dtype[Any],
+    kind: Any,
+    cell: Cell,
+    arithmetic: Arithmetic,
+) -> Any:
+    """Return padded arrays and, still being computed, the answers to problems of one shape."""
+    variables = stack([variables(p, shape) for p in problems], shape)
+    with float64_on_cpu():
+        losses: list[tuple[np.ndarray, ...]]
+        if kind is None:
+            losses = [(*target_and_weights(p, shape), no_slope(shape)) for p in problems]
+        else:
+            y = np.asarray(outputs_program(shape, cell)(variables))
+            losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
+        stacked = variables, stack(losses, shape)
+        sizes = sizes_of(problems, shape)
+        solve = compiled(whole_program, shape, cell, arithmetic.like)
+        return stacked, solve(*stacked, deviates_of_runs(), sizes, machine(dtype, arithmetic))
+
+
+def _finish(
+    problems: list[Problem],
+    shape: Shape,
+    _: np.dtype[Any],
+    kind: Any,
+    cell: Cell,
+    arithmetic: Arithmetic,
+    shapes: tuple[Shape, ...],
+    stacked: Any,
+    result: Any,
+) -> Solved:
+    """Wait for the answers, and take the padding off."""
+    with float64_on_cpu():
+        truth = jax.tree.map(np.asarray, result)
+    found = [
+        Answer(p, {k: cut(k, truth[k], i, p, shape) for k in truth}) for i, p in enumerate(problems)
+    ]
+    return Solved(found, shape, kind, cell, arithmetic, stacked, truth["states"], shapes)
+
+
+def check_steps(
+    chunk: Solved, returned: list[tuple[np.ndarray | None, np.ndarray | None]]
+) -> list[dict[str, Measure]]:
+    """Return, problem by problem, what single steps give, each entry with the bound on its error.
+
+    returned holds (states, dh) of a candidate for each problem. Where the states are None, those of
+    autodiff stand for them, and are known up to their tolerance; where dh is None, only V, c and
+    the states can be looked at. Nothing is known of the rounding in a loss that is a callable, and
+    so of h, V and c.
+    """
+    problems = [answer.problem for answer in chunk.answers]
+    own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
+    m, of = machine(problems[0].dtype, chunk.arithmetic), (chunk.cell, chunk.arithmetic.like)
+    for shape in (chunk.shape, *chunk.shapes):
+        compilation(steps_program, shape, *of)
+    with float64_on_cpu():
+        check = compiled(steps_program, chunk.shape, *of)
+        sizes = sizes_of(problems, chunk.shape)
+        both = m._replace(u=m.u + V64)
+        steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, both))
+    found = []
+    for i, (problem, (_, dh)) in enumerate(zip(problems, returned, strict=True)):
+        names = set(steps) if dh is not None else {"V", "c", "states"}
+        if chunk.kind is not None:
+            names -= {"h", "V", "c"}
+        found.append({k: cut(k, steps[k], i, problem, chunk.shape) for k in names})
+    return found
+
+
+def _own(chunk: Solved, i: int, states: np.ndarray | None, dh: np.ndarray | None) -> Any:
+    """Return states, their uncertainty and dh, padded, of a candidate in problem i of a chunk."""
+
+    def padded_states(array: np.ndarray) -> np.ndarray:
+        problem, (T, B, _, H, _) = chunk.answers[i].problem, chunk.shape
+        return filled(with_batch_axis(problem, array), T + 1, B, H)
+
+    zeros = np.zeros_like(chunk.states[0][i])
+    if states is None:
+        h, e_h = (array[i] for array in chunk.states)
+    else:
+        h, e_h = padded_states(states), zeros
+    return h, e_h, zeros if dh is None else padded_states(dh)
+
+
+def _expanded(problem: Problem, y: np.ndarray, shape: Shape) -> tuple[np.ndarray, ...]:
+    """Return the target, weights and slope that stand for a loss near the outputs y, padded."""
+    T, B, O = (problem.sizes.get(k, 1) for k in "TBO")
+    y = y[:T, :B, :O] if "B" in problem.sizes else y[:T, 0, :O]
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(DIRECTIONS, *y.shape))
+    expand = loss_program(problem.loss, y.shape)
+    slope, curvature = map(np.asarray, expand(y, problem.target.astype(np.float64), signs))
+    parts = (with_batch_axis(problem, array) for array in (y, curvature / 2, slope))
+    return tuple(filled(array, shape.T, shape.B, shape.O) for array in parts)

@@ -1,0 +1,177 @@
+"""Problems of many shapes as arrays of a few: zeros are added, and cut off the answers.
+
+A new shape costs JAX seconds of compilation, a known one a fraction of a millisecond. A step, a
+sequence or an output whose error has weight zero sends nothing back; and in most cells a hidden
+unit without weights stays at zero, and an input of zero adds nothing. So every problem is padded to
+one of a few shapes. Whether zeros are exact for a cell is tried out; where they are not, units and
+inputs are as many as they are. Padded and unpadded answers are compared in the tests.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from reference.devices import float64_on_cpu
+from reference.network import CELLS
+from reference.network.cell import Axis, Cell, resized
+from reference.network.sequence import Probes
+from reference.problems import Problem, random_problem
+from reference.rounding.steps import by_autodiff
+from reference.rounding.tolerance import Measure
+
+LABS = CELLS["tanh"]
+LARGEST_CALL = 16 * 40 * 4 * 8 * 8  # entries of all per-step copies of W in one call
+
+
+class Shape(NamedTuple):
+    """Sizes of the arrays that a call of the oracle works on."""
+
+    T: int
+    B: int
+    D: int
+    H: int
+    O: int
+
+
+def problems_a_call(shape: Shape) -> int:
+    """Return how many problems of a padded shape are answered in one call, in little memory."""
+    return min(16, max(1, LARGEST_CALL // (shape.T * shape.B * shape.H**2)))
+
+
+def shape_of(problem: Problem) -> Shape:
+    """Return the shape that a problem is padded to."""
+    sizes = {"B": 1, **problem.sizes}
+    width = bucket(max(sizes["D"], sizes["H"], sizes["O"]), 8, 16)
+    B = bucket(sizes["B"], 4, 8) if width == 8 else bucket(sizes["B"], 8)
+    D, H = (width, width) if zeros_are_exact(problem.cell) else (sizes["D"], sizes["H"])
+    # Gated cells take longer to compile than short problems gain from a shape of their own.
+    short = (8,) if problem.cell is LABS else ()
+    return Shape(bucket(sizes["T"], *short, 40, 256), B, D, H, width)
+
+
+def each_shape_compiles(loss: Any, cell: Cell) -> bool:
+    """Return whether every shape of a problem needs a compilation of its own."""
+    return callable(loss) or not zeros_are_exact(cell)
+
+
+@lru_cache(maxsize=64)
+def zeros_are_exact(cell: Cell) -> bool:
+    """Return whether a step of a cell is the same with units and inputs of zero beside its own."""
+    sizes, wide = {"D": 2, "H": 3, "O": 1}, {"D": 4, "H": 5, "O": 1}
+    problems = [
+        random_problem(T=1, B=None, D=2, H=3, O=1, regime=regime, seed=seed, cell=cell)
+        for regime in ("expanding", "saturated")
+        for seed in range(2)
+    ]
+    with float64_on_cpu():
+        return all(same_step(problem, sizes, wide) for problem in problems)
+
+
+def same_step(problem: Problem, sizes: dict[str, int], wide: dict[str, int]) -> bool:
+    """Return whether one step and its gradient are the same with zeros beside all arrays."""
+    cell = problem.cell  # no parameter has the names x, h0, h, states
+    axes = {**cell.axes, "x": (Axis(1, "D"),)} | dict.fromkeys(
+        ("h0", "h", "states"), (Axis(1, "H"),)
+    )
+    arrays = {k: getattr(problem.params, k) for k in cell.params}
+    arrays |= {"h0": problem.h0, "x": problem.x[0], "h": np.cos(np.arange(sizes["H"]))}
+
+    def step(to: dict[str, int]) -> dict[str, np.ndarray]:
+        given = {k: resized(array, axes[k], sizes, to) for k, array in arrays.items()}
+        before, x, dh = (given.pop(k) for k in ("h0", "x", "h"))
+        after, (gradients, dh_before, dx) = by_autodiff(cell, given, before, x, dh)
+        found = {**gradients, "states": after, "h0": dh_before, "x": dx}
+        return {k: np.asarray(v) for k, v in found.items()}
+
+    narrow, with_zeros = step(sizes), step(wide)
+    return all(
+        np.allclose(with_zeros[k], resized(v, axes[k], sizes, wide), 1e-12, 1e-12 * np.abs(v).max())
+        for k, v in narrow.items()
+    )
+
+
+def bucket(n: int, *ends: int) -> int:
+    """Return the first end that is not below n; from the last on, they double."""
+    for end in ends:
+        if n <= end:
+            return end
+    while end < n:
+        end *= 2
+    return end
+
+
+def padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
+    """Return (variables, (target, weights)) in float64, batched, with zeros appended."""
+    return variables(problem, shape), target_and_weights(problem, shape)
+
+
+def variables(problem: Problem, shape: Shape) -> Any:
+    """Return parameters, x, h0 and probes in float64, batched, with zeros appended."""
+    T, B, D, H, O = shape
+    sizes, cell = problem.sizes, problem.cell
+    params = {
+        k: resized(getattr(problem.params, k), axes, sizes, shape._asdict()).astype(float)
+        for k, axes in cell.axes.items()
+    }
+    return (
+        params,
+        filled(with_batch_axis(problem, problem.x), T, B, D),
+        filled(with_batch_axis(problem, problem.h0[None])[0], B, H),
+        Probes(np.zeros((T + 1, B, H)), np.zeros((T, B, O))),
+    )
+
+
+def target_and_weights(problem: Problem, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Return a target for every padded output, and weight 1 for those that the loss looks at."""
+    sizes = {"B": 1, **problem.sizes}
+    T, B, O = sizes["T"], sizes["B"], sizes["O"]
+    steps = slice(T - 1, T) if problem.loss == "last_step_squared_error" else slice(T)
+    target, weights = np.zeros((2, shape.T, shape.B, shape.O))
+    target[steps, :B, :O] = problem.target.reshape(-1, B, O)
+    weights[steps, :B, :O] = 1
+    return target, weights
+
+
+def no_slope(shape: Shape) -> np.ndarray:
+    """Return the linear term of a loss that has none."""
+    return np.zeros((shape.T, shape.B, shape.O))
+
+
+def with_batch_axis(problem: Problem, array: np.ndarray) -> np.ndarray:
+    """Return an array whose first axis is time with a batch axis after it, if it has none."""
+    return array if "B" in problem.sizes else array[:, None]
+
+
+def filled(array: np.ndarray, *shape: int) -> np.ndarray:
+    """Return zeros of this shape with the array in the first corner."""
+    zeros = np.zeros(shape)
+    zeros[tuple(map(slice, array.shape))] = array
+    return zeros
+
+
+def cut(name: str, results: Any, i: int, problem: Problem, shape: Shape) -> Measure:
+    """Return value and tolerance of one gradient of problem i, without the padding."""
+    value, tolerance = (array[i] for array in results)
+    axes = problem.cell.axes.get(name)
+    if axes is not None:
+        sizes, padded = problem.sizes, shape._asdict()
+        return resized(value, axes, padded, sizes), resized(tolerance, axes, padded, sizes)
+    if "B" not in problem.sizes:
+        axis = 0 if name == "h0" else 1
+        value, tolerance = value.take(0, axis), tolerance.take(0, axis)
+    corner = tuple(map(slice, problem.gradient_shape(name)))
+    return value[corner], tolerance[corner]
+
+
+def stack(rows: list[Any], shape: Shape) -> Any:
+    """Stack like trees of arrays for one call; the last one fills it up."""
+    filled = rows + [rows[-1]] * (problems_a_call(shape) - len(rows))
+    return jax.tree.map(lambda *a: np.stack(a), *filled)
+
+
+def sizes_of(problems: list[Problem], shape: Shape) -> Any:
+    """Return T, B, D, H and O of the problems themselves, as arrays."""
+    sizes = [{k: float(n) for k, n in {"B": 1, **p.sizes}.items()} for p in problems]
+    return stack(sizes, shape)

@@ -1,0 +1,112 @@
+"""The compiled programs: the truth with its tolerances, and the local check, for a padded shape."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reference.devices import float64_on_cpu
+from reference.network.cell import Cell
+from reference.network.gradients import squared_error
+from reference.network.sequence import run
+from reference.oracle.padding import Shape, no_slope, sizes_of, stack, target_and_weights, variables
+from reference.problems import random_problem
+from reference.rounding.formats import PLAIN, Arithmetic
+from reference.rounding.known import Machine
+from reference.rounding.steps import local_check, traced
+from reference.rounding.whole import deviates, truth_and_tolerance
+
+DIRECTIONS = 8  # in which the curvature of a loss is looked at
+
+
+def machine(dtype: Any, arithmetic: Arithmetic = PLAIN) -> Machine:
+    """Return what is computed in, for a dtype and the formats of factors and states."""
+    info = np.finfo(dtype)
+    return Machine(float(info.eps) / 2, float(info.tiny), float(info.max), arithmetic)
+
+
+@cache
+def deviates_of_runs() -> np.ndarray:
+    """Return the errors of the noisy runs."""
+    return deviates()
+
+
+@cache  # and not at import: a process that is forked later has none of its threads
+def compilers() -> ThreadPoolExecutor:
+    """Return threads that compile, each a program: XLA uses one core for it."""
+    return ThreadPoolExecutor(thread_name_prefix="compile")
+
+
+@lru_cache(maxsize=64)
+def compilation(program: Callable[..., Any], *of: Any) -> Future[Any]:
+    """Return the future of a program for a shape, cell and arithmetic, which a thread compiles."""
+    return compilers().submit(program, *of)
+
+
+def compiled(program: Callable[..., Any], *of: Any) -> Any:
+    """Wait for such a program; where it failed, the next call tries again."""
+    future = compilation(program, *of)
+    try:
+        return future.result()
+    except Exception:
+        compilation.cache_clear()
+        raise
+
+
+def whole_program(shape: Shape, cell: Cell, arithmetic: Arithmetic) -> Any:
+    """Return the compiled oracle for one padded shape."""
+    variables, loss, sizes = example(shape, cell)
+    like = jax.tree.map(lambda array: array[0], (variables, loss))
+    with float64_on_cpu():
+        one = truth_and_tolerance(cell, traced(cell, *shape[2:]), like, any_loss)
+        solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None)))
+        solve(variables, loss, deviates_of_runs(), sizes, machine(float, arithmetic))
+    return solve
+
+
+def steps_program(shape: Shape, cell: Cell, arithmetic: Arithmetic) -> Any:
+    """Return the compiled local check for one padded shape."""
+    variables, loss, sizes = example(shape, cell)
+    states = stack([np.zeros((shape.T + 1, shape.B, shape.H))], shape)
+    with float64_on_cpu():
+        one = partial(local_check, cell, traced(cell, *shape[2:]), loss=any_loss)
+        check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None)))
+        check(variables, loss, states, states, states, sizes, machine(float, arithmetic))
+    return check
+
+
+def example(shape: Shape, cell: Cell) -> tuple[Any, Any, Any]:
+    """Return variables, arguments of the loss and sizes for one call: what a compiler looks at."""
+    problem = random_problem(**shape._asdict(), regime="linear", seed=0, cell=cell)
+    loss = (*target_and_weights(problem, shape), no_slope(shape))
+    rows = variables(problem, shape), loss
+    return *(stack([row], shape) for row in rows), sizes_of([problem], shape)
+
+
+@lru_cache(maxsize=16)
+def outputs_program(shape: Shape, cell: Cell) -> Any:
+    """Return the compiled forward pass for one padded shape."""
+    del shape
+    return jax.jit(jax.vmap(lambda variables: run(cell, *variables)[1]))
+
+
+@lru_cache(maxsize=64)
+def loss_program(loss: Any, shape: tuple[int, ...]) -> Any:
+    """Return the compiled gradient of a loss and its change in some directions, at y (T, ...)."""
+    del shape
+
+    def expand(y: Any, target: Any, directions: Any) -> tuple[Any, Any]:
+        slope = jax.grad(loss)
+        changes = jax.vmap(lambda v: jax.jvp(lambda y: slope(y, target), (y,), (v,))[1])(directions)
+        return slope(y, target), jnp.max(jnp.abs(changes), axis=0)
+
+    return jax.jit(expand)
+
+
+def any_loss(y: Any, target: Any, weights: Any, slope: Any) -> Any:
+    """Return what stands for every loss here."""
+    return squared_error(y, target, weights) + jnp.sum(slope * y)
