@@ -24,12 +24,12 @@ from reference.oracle.padding import (
     cut,
     filled,
     no_slope,
+    padded_variables,
     problems_a_call,
     shape_of,
     sizes_of,
     stack,
     target_and_weights,
-    variables,
     with_batch_axis,
 )
 from reference.oracle.programs import (
@@ -141,7 +141,7 @@ def _start(
     arithmetic: Arithmetic,
 ) -> Any:
     """Return padded arrays and, still being computed, the answers to problems of one shape."""
-    variables = stack([variables(p, shape) for p in problems], shape)
+    variables = stack([padded_variables(p, shape) for p in problems], shape)
     with float64_on_cpu():
         losses: list[tuple[np.ndarray, ...]]
         if kind is None:

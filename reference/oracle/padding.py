@@ -104,10 +104,10 @@ def bucket(n: int, *ends: int) -> int:
 
 def padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
     """Return (variables, (target, weights)) in float64, batched, with zeros appended."""
-    return variables(problem, shape), target_and_weights(problem, shape)
+    return padded_variables(problem, shape), target_and_weights(problem, shape)
 
 
-def variables(problem: Problem, shape: Shape) -> Any:
+def padded_variables(problem: Problem, shape: Shape) -> Any:
     """Return parameters, x, h0 and probes in float64, batched, with zeros appended."""
     T, B, D, H, O = shape
     sizes, cell = problem.sizes, problem.cell

@@ -13,7 +13,14 @@ from reference.devices import float64_on_cpu
 from reference.network.cell import Cell
 from reference.network.gradients import squared_error
 from reference.network.sequence import run
-from reference.oracle.padding import Shape, no_slope, sizes_of, stack, target_and_weights, variables
+from reference.oracle.padding import (
+    Shape,
+    no_slope,
+    padded_variables,
+    sizes_of,
+    stack,
+    target_and_weights,
+)
 from reference.problems import random_problem
 from reference.rounding.formats import PLAIN, Arithmetic
 from reference.rounding.known import Machine
@@ -83,7 +90,7 @@ def example(shape: Shape, cell: Cell) -> tuple[Any, Any, Any]:
     """Return variables, arguments of the loss and sizes for one call: what a compiler looks at."""
     problem = random_problem(**shape._asdict(), regime="linear", seed=0, cell=cell)
     loss = (*target_and_weights(problem, shape), no_slope(shape))
-    rows = variables(problem, shape), loss
+    rows = padded_variables(problem, shape), loss
     return *(stack([row], shape) for row in rows), sizes_of([problem], shape)
 
 
