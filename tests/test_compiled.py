@@ -139,7 +139,19 @@ def test_what_overflows_is_what_it_is_for_the_plain_kernel(dtype):
         np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
 
 
-@pytest.mark.parametrize("field", ["W", "b", "h0"])
+@pytest.mark.parametrize("step", [0, 2, 4])
+def test_what_overflows_in_one_step_alone_is_marked_from_there(step):
+    params = mb.init_params(2, 4, 1, rng=0)._replace(U=np.full((4, 2), 10.0))
+    x, h = np.zeros((5, 3, 2)), np.zeros((6, 3, 4))
+    x[step, 1] = np.finfo(float).max
+    with np.errstate(over="ignore"):
+        compiled.forward_block(params, x, h)
+    marked = np.zeros_like(h, bool)
+    marked[step + 1 :, 1] = True
+    np.testing.assert_array_equal(np.isnan(h), marked)
+
+
+@pytest.mark.parametrize("field", ["W", "b", "b alone", "h0"])
 def test_sums_that_may_overflow_are_marked_as_the_plain_kernel_marks_them(field):
     """Terms that cancel: a partial sum is infinite, and tanh would make a plausible 1 of it."""
     huge = 0.9 * np.finfo(float).max
@@ -150,6 +162,8 @@ def test_sums_that_may_overflow_are_marked_as_the_plain_kernel_marks_them(field)
         h0[1] = 1
     elif field == "b":
         params = params._replace(b=np.full(4, huge), U=np.full((4, 2), huge))
+    elif field == "b alone":
+        params = params._replace(b=np.full(4, np.inf))
     else:
         h0[1] = huge
         params = params._replace(W=8 * params.W)

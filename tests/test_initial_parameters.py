@@ -38,6 +38,14 @@ def test_a_drawn_orthogonal_matrix_has_every_sign_as_often(draw):
     assert abs((np.linalg.det(drawn) > 0).sum() - DRAWS / 2) < 50
 
 
+def test_what_is_drawn_is_split_into_an_orthogonal_and_a_positive_triangular_factor():
+    """That is the one way to split it (Mezzadri's Eq. 2.13): a seed tells W to the sign."""
+    drawn = np.random.default_rng(0).standard_normal((30, 30))
+    triangle = from_init_params(0, 30).W.T @ drawn
+    np.testing.assert_allclose(np.tril(triangle, -1), 0, atol=1e-13)
+    assert (np.diag(triangle) > 0).all()
+
+
 def test_a_single_unit_starts_from_one_or_minus_one():
     drawn = [from_init_params(seed, 1).W.item() for seed in range(40)]
     assert set(drawn) == {-1.0, 1.0}
@@ -58,6 +66,15 @@ def test_inputs_and_outputs_are_scaled_by_the_number_of_their_columns(draw, of_V
 def test_a_size_that_is_too_large_is_refused_before_memory_is_asked_for():
     with pytest.raises(ValueError, match=r"n_hidden is 536870913; expected at most 536870912"):
         mb.init_params(2, 536_870_913, 1)
+
+
+def test_the_largest_size_is_not_refused():
+    class Full(np.random.Generator):
+        def standard_normal(self, *_):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        mb.init_params(536_870_912, 1, 1, rng=Full(np.random.PCG64()))
 
 
 @pytest.mark.parametrize(("length", "shown"), [(160, 160), (161, 160)])

@@ -4,6 +4,7 @@ Each judging process has a copy of the repository to itself, and has imported wh
 except manual_bptt, which each fork imports anew, with the mutant in it.
 """
 
+import compileall
 import gc
 import importlib.util
 import os
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Round:
     examples: int
     leave_out: str
     compiled: bool
+    among: str = field(default="", repr=False)  # what tests have for which this makes a difference
 
 
 # Nearly every mutant dies of a few examples, and of numba's functions as Python runs them (which
@@ -46,8 +48,9 @@ class Round:
 # "fixed", and numba. Autodiff has no say, and a cluster takes its time.
 ROUNDS = (
     Round("quick", 8, "autodiff or dask or is_no_number", compiled=False),
-    Round("full", 60, "autodiff or dask", compiled=True),
+    Round("full", 60, "autodiff or dask", compiled=True, among="@given|numba"),
 )
+Ask = tuple[str, str]  # a round and a file of tests
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def enter_copy(root: Path, work: Path) -> None:
         copy: Any = shutil.copytree if (root / name).is_dir() else shutil.copy
         copy(root / name, work / name)
     os.chdir(work)
+    compileall.compile_dir(".", quiet=1)  # once for all mutants, which are newer
     sys.path.insert(0, str(work))
     sys.dont_write_bytecode = True  # stale bytecode would hide a mutant
     for profile in ROUNDS:  # nobody will look at the smallest example that fails
@@ -93,12 +97,10 @@ def enter_copy(root: Path, work: Path) -> None:
     gc.freeze()
 
 
-def judged(
-    path: str, mutant: str | None, tests: Sequence[str], limits: dict[str, float]
-) -> Verdict:
+def judged(path: str, mutant: str | None, asks: Sequence[Ask], limits: dict[str, float]) -> Verdict:
     """Return the verdict on a mutant of a file; None is the file as it is.
 
-    The limits are the seconds that each round may take, and say which rounds there are.
+    The limits are the seconds that each round may take.
     """
     file = Path(path)
     original = file.read_text(encoding="utf-8")
@@ -106,7 +108,8 @@ def judged(
         if mutant is not None:
             file.write_text(mutant, encoding="utf-8")
         for of in ROUNDS:
-            if of.name in limits:
+            tests = [test for name, test in asks if name == of.name]
+            if tests:
                 verdict = _in_a_fork(of, tests, limits[of.name])
                 if verdict.said != "survived":
                     break

@@ -9,11 +9,14 @@ and ``+x`` for ``-x``, since ``x`` is another.
 
 import ast
 import difflib
+import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 
 import cosmic_ray.plugins
@@ -21,6 +24,8 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from operators import OPERATORS, Provider
 
+HERE = Path(__file__).resolve().parent
+KEPT = HERE / "made"
 PROVIDERS = {**cosmic_ray.plugins.OPERATOR_PROVIDERS, "bptt": Provider()}
 LEFT_OUT = re.compile(
     "Variable(Replacer|Inserter)"  # random
@@ -39,20 +44,35 @@ class Mutant:
     source: str
 
 
-def mutants(path: Path) -> list[Mutant]:
-    """Return every mutant of the file, no two of which are the same program."""
+def mutants(path: Path, title: str) -> list[Mutant]:
+    """Return every mutant of the file, no two of which are the same program.
+
+    Names start with the title, for files of one name may stand in two folders. To make them takes
+    as long as to judge some of them, so they are kept.
+    """
     original = path.read_text(encoding="utf-8")
+    makers = [HERE / "mutants.py", HERE / "operators.py"]
+    texts = [title, original, version("cosmic-ray"), *(m.read_text("utf-8") for m in makers)]
+    kept = KEPT / f"{sha256(repr(texts).encode()).hexdigest()[:16]}.json"
+    if not kept.exists():
+        KEPT.mkdir(exist_ok=True)
+        part = kept.with_suffix(".part")
+        made = [asdict(mutant) for mutant in _made(title, original)]
+        part.write_text(json.dumps(made), encoding="utf-8")
+        part.replace(kept)
+    return [Mutant(**of) for of in json.loads(kept.read_text(encoding="utf-8"))]
+
+
+def _made(title: str, original: str) -> Iterator[Mutant]:
     seen = {_program(original)}
     named: Counter[str] = Counter()
-    made = []
     for source in _mutations(original):
         program = _program(source)
         if program is not None and program not in seen:
             seen.add(program)
-            name = f"{path.name} {_change(original, source)}"
+            name = f"{title} {_change(original, source)}"
             named[name] += 1  # the same line may occur twice in one function
-            made.append(Mutant(name + f" #{named[name]}" * (named[name] > 1), source))
-    return made
+            yield Mutant(name + f" #{named[name]}" * (named[name] > 1), source)
 
 
 def check_operators() -> None:

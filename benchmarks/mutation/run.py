@@ -6,32 +6,38 @@
 Mutates the files of manual_bptt/ that compute or check something, one expression at a time, in
 copies of the repository, and asks the tests about each mutant, up to the first that fails.
 
-Each verdict is kept in verdicts.jsonl with a digest of the mutant, of the tests, and of all that
-these import: a run that was cut goes on, and one after a change judges again what the change may
-have to do with. When all is judged, results.json and the table in docs/trust.md are written.
+Each verdict is kept in verdicts.jsonl with a digest of the mutant, of each file of tests, and of
+all that this imports: a run that was cut goes on, and one after a change judges again what the
+change may have to do with. When all is judged, results.json and the table in docs/trust.md are
+written.
 
 A mutant that survives has to be in survivors.toml, with the reason why no test can kill it. Exits 1
 if one is not, or if one that is there was killed or is no mutant any more.
 
-Give names of files to judge these alone, and write nothing: ``run.py forward.py``.
+Give names of files to judge these alone, and write nothing: ``run.py forward.py``. With --quick
+only the first round is asked, of mutants that survivors.toml does not name: it finds what is worth
+a test, and writes nothing either.
 """
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from judge import COPIED, ROUNDS, Verdict, enter_copy, judged
+from judge import COPIED, ROUNDS, Ask, Round, Verdict, enter_copy, judged
 from mutants import check_operators, mutants
+from published import TESTS, page, test_files
 from rich.console import Console
 from rich.progress import Progress
 from sources import digest
@@ -39,100 +45,78 @@ from sources import digest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 VERDICTS, RESULTS = HERE / "verdicts.jsonl", HERE / "results.json"
-# Quick ones first. Tests that compare the source text with something would be no evidence.
-EVERYWHERE = (
-    "arguments",
-    "gradients_without_autodiff",
-    "promises",
-    "hostile_inputs",
-    "repeatability",
-    "corners",
-    "laws",
-    "floating_point",
-)
-# equations.py is left out: the comparison with autodiff judges each of its functions by itself.
-CELLS = [path.stem for path in ROOT.glob("manual_bptt/cells/[!_]*.py")]
-TESTS = {
-    "forward": ("forward", "cost", *EVERYWHERE, "recomputation"),
-    "backward": ("cost", *EVERYWHERE, "recomputation"),
-    "products": ("cells", "cost", *EVERYWHERE, "recomputation"),
-    "arithmetic": ("forward", *EVERYWHERE, "cells"),
-    "arrays": ("forward", *EVERYWHERE),
-    "axes": ("cells", *EVERYWHERE),
-    **{f"cells/{name}": ("cells", "cost", *EVERYWHERE) for name in ("__init__", *CELLS)},
-    "engine/blocks": ("forward", "cost", *EVERYWHERE, "recomputation", "cells"),
-    "losses": ("losses", *EVERYWHERE),
-    "gradients": (*EVERYWHERE, "workers", "recomputation", "compiled"),
-    "engine/segments": ("recomputation", *EVERYWHERE),
-    "engine/workers": ("workers", "workspace", "compiled", *EVERYWHERE),
-    "engine/workspace": ("workspace", "workers", "recomputation"),
-    "validation": EVERYWHERE,
-    "params": ("initial_parameters", *EVERYWHERE),
-    "compiled": ("compiled",),
-}
 SHOWN = Console(stderr=True, soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A mutant of a file, or None for the file as it is, and the tests to judge it."""
+    """A mutant of a file, or None for the file as it is, and the tests to ask, in which rounds."""
 
     file: str
     name: str
     mutant: str | None
-    tests: tuple[str, ...]
+    asks: tuple[Ask, ...]
 
     @property
     def path(self) -> str:
         """The file, from the root of the repository."""
         return f"manual_bptt/{self.file}.py"
 
-    def digest(self, verdict: Verdict, root: Path) -> str:
-        """Return what tells whether the verdict still holds.
-
-        One mutant was killed by one test, and another survived all of them.
-        """
-        by = verdict.by.split("::")[0]
+    def digest(self, ask: Ask, root: Path) -> str:
+        """Return what tells whether an answer still holds."""
+        name, test = ask
         source = (root / self.path).read_text("utf-8") if self.mutant is None else self.mutant
-        how = repr([r for r in ROUNDS if r.name == verdict.round or not by])
-        return digest(root / self.path, source, [by] if by else self.tests, root, how)
+        how = repr([r for r in ROUNDS if r.name == name])
+        return digest(root / self.path, source, [test], root, how)
 
 
 class Verdicts:
-    """The verdicts that are known, in a file to which each is added as it is given."""
+    """The verdicts that are known, in a file to which each is added as it is given.
+
+    A mutant was killed by one file of tests in one round, or survived several.
+    """
 
     def __init__(self, file: Path, root: Path) -> None:
         self.file, self.root = file, root
         lines = file.read_text("utf-8").splitlines() if file.exists() else []
         kept = [json.loads(line) for line in lines if line.endswith("}")]
-        self.names: dict[str, list[tuple[str, Verdict]]] = {}
+        self.names: dict[str, list[tuple[dict[Ask, str], Verdict]]] = {}
         for k in kept:
-            self.names.setdefault(k["name"], []).append((k["digest"], Verdict(**k["verdict"])))
+            digests = {(name, test): of for name, test, of in k["digests"]}
+            self.names.setdefault(k["name"], []).append((digests, Verdict(**k["verdict"])))
 
-    def known(self, task: Task) -> Verdict | None:
-        """Return the verdict on this very mutant by these very tests, if there is one."""
-        for of, verdict in reversed(self.names.get(task.name, [])):
-            stands = not verdict.by or verdict.by.split("::")[0] in task.tests
-            if stands and of == task.digest(verdict, self.root):
-                return verdict
-        return None
+    def known(self, task: Task) -> tuple[Verdict | None, list[Ask]]:
+        """Return the verdict on this very mutant by these very tests, or what is left to ask."""
+        survived: dict[Ask, Verdict] = {}
+        for digests, verdict in reversed(self.names.get(task.name, [])):
+            for ask, of in digests.items():
+                if ask in task.asks and of == task.digest(ask, self.root):
+                    if verdict.by:
+                        return verdict, []
+                    survived[ask] = verdict
+        left = [ask for ask in task.asks if ask not in survived]
+        return (None if left else survived[task.asks[-1]]), left
 
     def add(self, task: Task, verdict: Verdict) -> None:
         """Write a verdict down."""
-        of = task.digest(verdict, self.root)
-        line = json.dumps({"name": task.name, "digest": of, "verdict": asdict(verdict)})
+        killed = [(verdict.round, verdict.by.split("::")[0])]
+        asked = killed if verdict.by else task.asks
+        digests = [[*ask, task.digest(ask, self.root)] for ask in asked]
+        line = json.dumps({"name": task.name, "digests": digests, "verdict": asdict(verdict)})
         with self.file.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
 
 def judge_all(tasks: list[Task], limits: Any, verdicts: Verdicts, pool: Any) -> dict[str, Verdict]:
     """Return the verdict on each task, by name."""
-    found = {task.name: verdict for task in tasks if (verdict := verdicts.known(task))}
-    new = {
-        pool.submit(judged, task.path, task.mutant, task.tests, limits(task)): task
-        for task in tasks
-        if task.name not in found
-    }
+    found, new = {}, {}
+    for task in tasks:
+        verdict, left = verdicts.known(task)
+        if verdict:
+            found[task.name] = verdict
+        else:
+            asked = replace(task, asks=tuple(left))
+            new[pool.submit(judged, task.path, task.mutant, left, limits(asked))] = asked
     with Progress(console=SHOWN) as progress:
         bar = progress.add_task(f"{len(found)} known,", total=len(new))
         for future in as_completed(new):
@@ -146,7 +130,19 @@ def judge_all(tasks: list[Task], limits: Any, verdicts: Verdicts, pool: Any) -> 
     return found
 
 
-def judge_files(files: list[str], jobs: int) -> dict[str, dict[str, Verdict]]:
+def asks_of(tests: Iterable[str], rounds: Sequence[Round], root: Path) -> tuple[Ask, ...]:
+    """Return what to ask: every file of tests, in the rounds that make a difference for it."""
+    return tuple(
+        (r.name, test)
+        for r in rounds
+        for test in tests
+        if re.search(r.among, (root / test).read_text("utf-8"))
+    )
+
+
+def judge_files(
+    files: list[str], jobs: int, rounds: Sequence[Round]
+) -> dict[str, dict[str, Verdict]]:
     """Return {file: {mutant: verdict}}."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve() / "as it is"  # whatever is edited meanwhile
@@ -163,16 +159,26 @@ def judge_files(files: list[str], jobs: int) -> dict[str, dict[str, Verdict]]:
         )
         with pool:
             try:
-                made = pool.map(mutants, [root / "manual_bptt" / f"{file}.py" for file in files])
-                tests = {f"tests/test_{name}.py" for file in files for name in TESTS[file]}
-                seconds = time_tests(sorted(tests), verdicts, pool)
+                titles = [f"{file}.py" for file in files]
+                paths = [root / "manual_bptt" / title for title in titles]
+                made = pool.map(mutants, paths, titles)
+                tests = sorted({test for file in files for test in test_files(file)})
+                seconds = time_tests(asks_of(tests, rounds, root), verdicts, pool)
+                asks = {file: asks_of(test_files(file), rounds, root) for file in files}
+                known = explanations() if rounds != ROUNDS else {}
                 tasks = {
-                    file: [Task(file, m.name, m.source, test_files(file)) for m in some]
+                    file: [
+                        Task(file, m.name, m.source, asks[file])
+                        for m in some
+                        if m.name not in known
+                    ]
                     for file, some in zip(files, made, strict=True)
                 }
 
                 def limits(task: Task) -> dict[str, float]:
-                    total = {r.name: sum(seconds[t, r.name] for t in task.tests) for r in ROUNDS}
+                    total: Counter[str] = Counter()
+                    for ask in task.asks:
+                        total[ask[0]] += seconds[ask]
                     return {name: 10 + 5 * usual for name, usual in total.items()}
 
                 found = judge_all(
@@ -184,24 +190,18 @@ def judge_files(files: list[str], jobs: int) -> dict[str, dict[str, Verdict]]:
     return {file: {t.name: found[t.name] for t in some} for file, some in tasks.items()}
 
 
-def time_tests(tests: list[str], verdicts: Verdicts, pool: Any) -> dict[tuple[str, str], float]:
+def time_tests(asks: Iterable[Ask], verdicts: Verdicts, pool: Any) -> dict[Ask, float]:
     """Return how long tests take in each round, without a mutation; exit if one fails."""
-    tasks = {
-        (test, r.name): Task("forward", f"no mutation, {r.name}, {test}", None, (test,))
-        for test in tests
-        for r in ROUNDS
-    }
-    by_name = {task.name: of for (_, of), task in tasks.items()}
-    found = judge_all([*tasks.values()], lambda t: {by_name[t.name]: 600.0}, verdicts, pool)
+    tasks = {ask: Task("forward", f"no mutation, {', '.join(ask)}", None, (ask,)) for ask in asks}
+
+    def limits(task: Task) -> dict[str, float]:
+        return {name: 600.0 for name, _ in task.asks}
+
+    found = judge_all([*tasks.values()], limits, verdicts, pool)
     for task in tasks.values():
         if found[task.name].said != "survived":
             sys.exit(f"a test fails without a mutation: {found[task.name].by}")
-    return {key: found[task.name].seconds for key, task in tasks.items()}
-
-
-def test_files(file: str) -> tuple[str, ...]:
-    """Return the files of tests that judge a file."""
-    return tuple(f"tests/test_{name}.py" for name in TESTS[file])
+    return {ask: found[task.name].seconds for ask, task in tasks.items()}
 
 
 def explanations() -> dict[str, str]:
@@ -224,28 +224,15 @@ def commit() -> str:
 
 
 def results(found: dict[str, dict[str, Verdict]]) -> dict[str, Any]:
-    """Return what is published."""
-    said = {
-        word: [name for of in found.values() for name, v in of.items() if v.said == word]
-        for word in ("timed out", "survived")
-    }
+    """Return what is published: the names of the mutants that no test killed, among others."""
+    known, kinds = explanations(), ("timed out", "equivalent", "survived")
+    named: dict[str, list[str]] = {kind: [] for kind in kinds}
+    for name, verdict in (pair for of in found.values() for pair in of.items()):
+        if verdict.said != "killed":
+            explained = verdict.said == "survived" and name in known
+            named["equivalent" if explained else verdict.said].append(name)
     mutants = {f"{file}.py": len(of) for file, of in found.items()}
-    return {"commit": commit(), "mutants": mutants, **said}
-
-
-def table(of: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of the table in docs/trust.md."""
-    yield "| file | mutants | killed | timed out | survived | score |"
-    yield "|---|---:|---:|---:|---:|---:|"
-    every: list[tuple[str, str]] = [(f"`{file}`", file) for file in of["mutants"]]
-    for title, start in [*every, ("**all**", "")]:
-        total = sum(n for file, n in of["mutants"].items() if file.startswith(start))
-        timed_out, survived = (
-            sum(name.startswith(start) for name in of[word]) for word in ("timed out", "survived")
-        )
-        killed, score = total - timed_out - survived, 1 - survived / total
-        cells = [title, f"{total:,}", f"{killed:,}", timed_out, survived, f"{score:.1%}"]
-        yield f"| {' | '.join(map(str, cells))} |"
+    return {"commit": commit(), "mutants": mutants, **named}
 
 
 def publish(of: dict[str, Any]) -> None:
@@ -255,7 +242,7 @@ def publish(of: dict[str, Any]) -> None:
     from markers import measured, write_part
 
     how = measured("python benchmarks/mutation/run.py", at=of["commit"])
-    write_part("mutants", "\n".join(table(of)), measured=how)
+    write_part("mutants", "\n".join(page(of)), measured=how)
 
 
 def main() -> int:
@@ -263,16 +250,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="*", help="files of manual_bptt/ to judge alone")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="ask with few examples alone")
     options = parser.parse_args()
     names = [name.removesuffix(".py") for name in options.files] or [*TESTS]
     check_operators()
-    of = results(judge_files(names, options.jobs))
-    if not options.files:
+    rounds = ROUNDS[:1] if options.quick else ROUNDS
+    of = results(judge_files(names, options.jobs, rounds))
+    if rounds == ROUNDS and not options.files:
         publish(of)
-    print(*table(of), sep="\n")
-    known = explanations()
-    unknown = [m for m in of["survived"] if m not in known]
-    stale = [m for m in known if m not in of["survived"] and m.split(".py ")[0] in names]
+    print(*page(of), sep="\n")
+    known, unknown = explanations(), of["survived"]
+    stale = [m for m in known if m not in of["equivalent"] and m.split(".py ")[0] in names]
     gone = [m for m in known if m.split(".py ")[0] not in TESTS]
     for title, some in (
         ("Survivors without a reason in survivors.toml", unknown),
