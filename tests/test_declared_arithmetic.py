@@ -89,7 +89,7 @@ def test_a_number_has_one_error_wherever_it_is_used_and_one_of_the_format_has_no
     assert (errors > 0.9 * u).all()
     assert (errors < 2.1 * u).all()
     assert np.ptp(found[:, 0]) > u
-    assert (np.abs(found[:, 1]) < 5 * u).all()  # 2 x is another number, with another error
+    assert (np.abs(found[:, 1]) < 8.1 * u).all()  # 2 x is another number, with another error
     assert (np.abs(found[:, 2] - 9) < 1e-9).all()
 
 
