@@ -14,7 +14,6 @@ import pytest
 import manual_bptt.candidate
 from manual_bptt import forecasting
 from manual_bptt.cli import main, verify
-from reference.vectors import read_vectors
 
 
 def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
@@ -142,18 +141,6 @@ def test_wrong_usage_is_one_line_on_stderr_and_exit_2(argv, capsys, tmp_path, mo
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("manual-bptt")
-
-
-def test_vectors_writes_files_that_read_back_and_names_them(tmp_path, capsys):
-    assert main(["vectors", "--out", str(tmp_path / "golden")]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    paths = [Path(line) for line in out.splitlines()]
-    assert sorted(path.name for path in paths) == [
-        f"golden_{dtype}.{kind}" for dtype in ("float32", "float64") for kind in ("json", "npz")
-    ]
-    vectors = read_vectors(paths[0])
-    assert {vector.name for vector in vectors} == {v.name for v in read_vectors(paths[1])}
 
 
 def test_a_missing_extra_is_named(monkeypatch, capsys):
