@@ -3,14 +3,16 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rounding import forward_bounds
+from together import assert_equal_to_autodiff
 
 import manual_bptt as mb
 import manual_bptt.candidate
 import reference
 from manual_bptt.candidate import candidate
+from reference.network import CELLS
 from reference.network.gradients import GRADIENTS, squared_error
 from reference.problems import REGIMES
 from reference.strategies import problems
@@ -18,37 +20,23 @@ from reference.strategies import problems
 LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
 
 
-def verdicts(gradients_of, problem):
-    """Return {gradient: status} for one problem."""
-    ((found, notes),) = reference.judge(gradients_of, [problem])
-    assert not notes
-    return {v.gradient: v.status for v in found}
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("batched", [True, False])
 def test_every_gradient_equals_autodiff(batched, loss, dtype):
-    @given(problems(batched=batched, dtype=dtype, loss=loss))
-    def holds(problem):
-        found = verdicts(candidate(LOSSES[loss]), problem)
-        assert set(found) == {*GRADIENTS, "states"}
-        assert set(found.values()) <= {"match", "nothing proved"}, found
-
-    holds()
+    drawn = problems(batched=batched, dtype=dtype, loss=loss)
+    assert_equal_to_autodiff(candidate(LOSSES[loss]), drawn, {*GRADIENTS, "states"})
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("cell", sorted({*mb.CELLS} - {"tanh"}))
 def test_every_gradient_of_every_other_cell_equals_autodiff(cell, dtype):
-    @settings(max_examples=24)
-    @given(problems(dtype=dtype, cell=cell))
-    def holds(problem):
-        found = verdicts(candidate(cell=cell), problem)
-        assert set(found) == {*problem.cell.gradients, "states"}
-        assert set(found.values()) <= {"match", "nothing proved"}, found
-
-    holds()
+    assert_equal_to_autodiff(
+        candidate(cell=cell),
+        problems(dtype=dtype, cell=cell),
+        {*CELLS[cell].gradients, "states"},
+        max_examples=24,
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2}])
@@ -63,11 +51,19 @@ def test_what_is_judged_is_what_one_call_returns(monkeypatch, options):
     assert {row.gradient for row in report.rows if row.status == "mismatch"} == {"W"}
 
 
-@given(problems(regimes=("contracting", "linear")))
-@example(reference.random_problem(T=1, B=None, D=1, H=1, O=1, regime="contracting", seed=0))
-@example(reference.random_problem(T=40, B=4, D=8, H=8, O=8, regime="saturated", seed=1))
-def test_well_conditioned_problems_decide_every_gradient(problem):
-    assert set(verdicts(candidate(), problem).values()) == {"match"}
+def test_well_conditioned_problems_decide_every_gradient():
+    least = {"T": 1, "B": None, "D": 1, "H": 1, "O": 1}
+    most = {"T": 40, "B": 4, "D": 8, "H": 8, "O": 8}
+    assert_equal_to_autodiff(
+        candidate(),
+        problems(regimes=("contracting", "linear")),
+        {*GRADIENTS, "states"},
+        allowed=("match",),
+        beside=[
+            reference.random_problem(**least, regime="contracting", seed=0),
+            reference.random_problem(**most, regime="saturated", seed=1),
+        ],
+    )
 
 
 @pytest.mark.parametrize("form", ["(T,)", "(T, B)", "full"])
@@ -126,11 +122,11 @@ def test_manual_and_jax_forward_passes_agree(seed, batched):
     assert (np.abs(trace.y - y) <= ours[1] + jaxs[1]).all()
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_public_gradients_and_the_oracle_of_compare_agree(seed):
-    p = reference.random_problem(T=3, B=2, D=2, H=3, O=2, regime="critical", seed=seed)
-
+def test_public_gradients_and_the_oracle_of_compare_agree():
     def jax_itself(params, x, h0, target):
         return reference.gradients(params, x, target, h0=h0)
 
-    assert set(verdicts(jax_itself, p).values()) <= {"match", "nothing proved"}
+    def drawn(seed):
+        return reference.random_problem(T=3, B=2, D=2, H=3, O=2, regime="critical", seed=seed)
+
+    assert_equal_to_autodiff(jax_itself, st.integers(0, 2**32 - 1).map(drawn), GRADIENTS)

@@ -4,9 +4,12 @@ import re
 import struct
 import subprocess
 import sys
+from functools import cache
 from html import unescape
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -116,14 +119,8 @@ def table_rows(html, label):
              for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)] for row in rows]  # fmt: skip
 
 
-def drawn(result, tmp_path):
-    draw_forecast(result, tmp_path / "forecast.png")
-    return (tmp_path / "forecast.png").read_bytes()
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are drawn from here on, kept to look into."""
+def drawn(case):
+    """Return the picture of one of the results below, and the figure that it was saved from."""
     from matplotlib.figure import Figure
 
     kept = []
@@ -133,8 +130,14 @@ def figures(monkeypatch):
         kept.append(self)
         return save(self, *args, **options)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return kept
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setattr(Figure, "savefig", keep)
+        draw_forecast(ODD[case], Path(folder) / "forecast.png")
+        (figure,) = kept
+        return (Path(folder) / "forecast.png").read_bytes(), figure
+
+
+drawn_once = cache(drawn)  # to look at, for drawing takes a second
 
 
 # The picture
@@ -173,8 +176,8 @@ ODD = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_whatever_the_result_picture_and_page_are_made_and_can_be_read(case, tmp_path, figures):
-    png = drawn(ODD[case], tmp_path)
+def test_whatever_the_result_picture_and_page_are_made_and_can_be_read(case):
+    png, figure = drawn_once(case)
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", png[16:24]) == (1500, 1800)
     assert len(png) < 2_000_000
@@ -183,12 +186,11 @@ def test_whatever_the_result_picture_and_page_are_made_and_can_be_read(case, tmp
     from matplotlib import style
 
     with style.context(["default", pictures.STYLE]):  # or the ticks would be others
-        assert_readable(figures)
+        assert_readable(figure)
 
 
-def assert_readable(figures):
+def assert_readable(figure):
     """Assert that no two labels of ticks overlap and no text leaves the picture."""
-    (figure,) = figures
     assert any(len(boxes_of_ticks(axes.xaxis)) > 2 for axes in figure.get_axes())
     names = [axes.yaxis.label.get_window_extent() for axes in figure.get_axes()]
     assert not any(one.overlaps(other) for one, other in combinations(names, 2))
@@ -213,11 +215,6 @@ def assert_readable(figures):
             assert box.y1 <= figure.bbox.height
 
 
-def every_axes(figures):
-    (figure,) = figures
-    return figure.get_axes()
-
-
 def boxes_of_ticks(axis):
     """Return where the labels of an axis are, of the ticks within its limits, in their order."""
     low, high = sorted(axis.get_view_interval())
@@ -226,14 +223,13 @@ def boxes_of_ticks(axis):
     return [label.get_window_extent() for label in labels]
 
 
-def test_the_same_result_makes_the_same_picture(tmp_path):
-    assert drawn(ODD["gaps"], tmp_path) == drawn(ODD["gaps"], tmp_path)
+def test_the_same_result_makes_the_same_picture():
+    assert drawn("gaps")[0] == drawn_once("gaps")[0]
 
 
-def test_no_last_bit_of_the_layout_reaches_the_picture(tmp_path, figures):
+def test_no_last_bit_of_the_layout_reaches_the_picture():
     # The solver's differ with the addresses of its variables, hence from process to process.
-    drawn(ODD["gaps"], tmp_path)
-    (figure,) = figures
+    _, figure = drawn_once("gaps")
     for part in figure.subfigs:
         places = [
             part.bbox_relative.bounds,
@@ -242,13 +238,13 @@ def test_no_last_bit_of_the_layout_reaches_the_picture(tmp_path, figures):
         np.testing.assert_allclose(places, np.round(places, 6), rtol=0, atol=1e-15)
 
 
-def test_drawing_changes_no_setting_of_matplotlib_and_heeds_none(tmp_path):
+def test_drawing_changes_no_setting_of_matplotlib_and_heeds_none():
     import matplotlib
 
-    plain = drawn(ODD["a day"], tmp_path)
+    plain, _ = drawn_once("a day")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "savefig.dpi": 30}):
         before = dict(matplotlib.rcParams)
-        assert drawn(ODD["a day"], tmp_path) == plain
+        assert drawn("a day")[0] == plain
         assert dict(matplotlib.rcParams) == before
 
 
@@ -265,19 +261,19 @@ def test_neither_pyplot_nor_a_display_is_used_and_matplotlib_not_before_drawing(
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 
 
-def test_hours_without_a_window_are_gaps_not_lines(tmp_path, figures):
+def test_hours_without_a_window_are_gaps_not_lines():
     result = ODD["gaps"]
     week = middle_week(result)
-    drawn(result, tmp_path)
-    observed, forecast = every_axes(figures)[0].lines[:2]
+    _, figure = drawn_once("gaps")
+    observed, forecast = figure.get_axes()[0].lines[:2]
     for line in (observed, forecast):
         np.testing.assert_array_equal(np.isnan(line.get_ydata()), np.isnan(week.truth))
     assert np.isnan(week.truth).any()
 
 
-def test_the_scatter_has_equal_axes_and_all_points(tmp_path, figures):
-    drawn(ODD["gaps"], tmp_path)
-    (axes,) = (a for a in every_axes(figures) if a.get_xlabel() == "observed (°F)")
+def test_the_scatter_has_equal_axes_and_all_points():
+    _, figure = drawn_once("gaps")
+    (axes,) = (a for a in figure.get_axes() if a.get_xlabel() == "observed (°F)")
     assert axes.get_xlim() == axes.get_ylim()
     assert axes.get_aspect() == 1
     points = np.array(axes.collections[0].get_offsets())
@@ -285,14 +281,12 @@ def test_the_scatter_has_equal_axes_and_all_points(tmp_path, figures):
     np.testing.assert_array_equal(points[:, 1:], ODD["gaps"].forecasts["rnn"])
 
 
-def test_a_unit_is_written_as_people_write_it_and_left_out_if_not_known(tmp_path, figures):
-    drawn(ODD["no unit"], tmp_path)
+def test_a_unit_is_written_as_people_write_it_and_left_out_if_not_known():
+    without, known = (drawn_once(case)[1].get_axes() for case in ("no unit", "gaps"))
     assert {"temp", "RMSE", "observed"} <= {
-        label for axes in every_axes(figures) for label in (axes.get_xlabel(), axes.get_ylabel())
+        label for axes in without for label in (axes.get_xlabel(), axes.get_ylabel())
     }
-    figures.clear()
-    drawn(ODD["gaps"], tmp_path)
-    assert every_axes(figures)[0].get_ylabel().split() == ["temp", "(°F)"]
+    assert known[0].get_ylabel().split() == ["temp", "(°F)"]
 
 
 # The week

@@ -1,5 +1,7 @@
 """Golden vectors: what the files promise, and that programs in C and JavaScript can rely on it."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import manual_bptt as mb
+from manual_bptt import cli
 from manual_bptt.candidate import candidate
 from reference import enclosures, vectors
 from reference.corners import CASES, INPUTS, LAST, Case, shapes
@@ -38,17 +41,25 @@ both_dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Return the folder of the files and, by dtype and name, what was certified."""
+    """Return the folder of the files; by dtype and name, what was certified; what was printed."""
     folder, certified = tmp_path_factory.mktemp("golden"), {}
+    progress, out, err = cli.vectors.progress, io.StringIO(), io.StringIO()
 
     def remember(found, title, total):
         dtype = title.removesuffix(" vectors")
-        certified[dtype] = {vector.name: vector for vector in found}
+        certified[dtype] = {vector.name: vector for vector in progress(found, title, total)}
         assert len(certified[dtype]) == total
         return certified[dtype].values()
 
-    write_vectors(folder, progress=remember)
-    return folder, certified
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(cli.vectors, "progress", remember)
+        assert cli.main(["vectors", "--out", str(folder)]) == 0
+    assert err.getvalue() == ""
+    return folder, certified, out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -450,6 +461,11 @@ def test_the_four_files_are_small_and_nothing_else_is_left(folder):
     names = {f"golden_{dtype}.{suffix}" for dtype in DTYPES for suffix in ("json", "npz")}
     assert {path.name for path in folder.iterdir()} == names
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
+
+
+def test_the_command_names_the_files_that_it_has_written(written):
+    folder, _, out = written
+    assert sorted(out.splitlines()) == sorted(map(str, folder.iterdir()))
 
 
 def test_writing_again_gives_the_same_bytes(folder, tmp_path):
