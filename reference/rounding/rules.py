@@ -13,15 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from reference import jaxprs
-from reference.rounding.known import (
-    Known,
-    Machine,
-    closed,
-    count,
-    exact,
-    narrowed,
-    one_term,
-)
+from reference.rounding.known import Known, Machine, closed, count, exact, narrowed, one_term
 from reference.rounding.tolerance import V64
 
 FUNCTION = 4.0  # units by which a candidate's tanh, exp and so on may err, of their value
