@@ -2,7 +2,9 @@
 
 The minimal gated unit (Zhou et al., 2016) writes its logistic function out; a network of units that
 leak at a rate that is learned (Jaeger et al., 2007) has a parameter that is neither a matrix nor a
-bias; units that are normalised look at one another, so that zeros beside them are not exact.
+bias; in an independently recurrent network (Li et al., 2018) every unit sees itself alone, and no
+product of matrices stands on its states; units that are normalised look at one another, so that
+zeros beside them are not exact.
 """
 
 from functools import partial
@@ -33,6 +35,10 @@ def leaky(p, h, x):
     return (1 - p["a"]) * h + p["a"] * jnp.tanh(p["W"] @ h + p["U"] @ x + p["b"])
 
 
+def independent(p, h, x):
+    return jnp.maximum(p["w"] * h + p["U"] @ x + p["b"], 0)
+
+
 def normalised(p, h, x):
     a = p["W"] @ h + p["U"] @ x
     a = a - a.mean()
@@ -43,6 +49,7 @@ MGU = reference.Cell(
     gated, params={"Wf": "HH", "Uf": "HD", "bf": "H", "Wn": "HH", "Un": "HD", "bn": "H"}
 )
 LEAKY = reference.Cell(leaky, params={"W": "HH", "U": "HD", "b": "H", "a": "H"})
+INDEPENDENT = reference.Cell(independent, params={"w": "H", "U": "HD", "b": "H"})
 NORMALISED = reference.Cell(normalised, params={"W": "HH", "U": "HD", "g": "H"})
 
 
@@ -105,8 +112,32 @@ def leaky_by_hand(p, x, h0, target, wrong=""):
     return {**g, "x": dx, "h0": carried, "h": dh, "states": h}
 
 
+def independent_by_hand(p, x, h0, target, wrong=""):
+    h = [h0]
+    for x_t in x:
+        h.append(np.maximum(p.w * h[-1] + x_t @ p.U.T + p.b, 0))
+    h = np.array(h)
+    dy, g = of_the_output(p, h, target)
+    g |= {k: np.zeros_like(getattr(p, k)) for k in "wUb"}
+    dh, dx, carried = np.zeros_like(h), np.zeros_like(x), np.zeros_like(h0)
+    for t in range(len(x), 0, -1):
+        d = dh[t] = dy[t - 1] @ p.V + carried
+        da = d * (h[t] > 0) if wrong != "slope" else d
+        w = p.w[::-1] if wrong == "transposed" else p.w
+        carried = da * w if wrong != "carried" else da
+        left = h[t] if wrong == "dW one step late" else h[t - 1]
+        g["w"] += ((d if wrong == "gate" else da) * left).sum(0)
+        g["U"] += da.T @ x[t - 1]
+        g["b"] += da.sum(0)
+        dx[t - 1] = da @ p.U
+    dh[0] = carried
+    return {**g, "x": dx, "h0": carried, "h": dh, "states": h}
+
+
 @pytest.mark.parametrize(
-    ("cell", "by_hand"), [(MGU, gated_by_hand), (LEAKY, leaky_by_hand)], ids=["gated", "leaky"]
+    ("cell", "by_hand"),
+    [(MGU, gated_by_hand), (LEAKY, leaky_by_hand), (INDEPENDENT, independent_by_hand)],
+    ids=["gated", "leaky", "independent"],
 )
 def test_a_right_gradient_passes_and_each_break_of_it_is_found(cell, by_hand):
     assert zeros_are_exact(cell)
