@@ -11,19 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from reference.network.sequence import PARAMETERS
+from reference.network import CELLS
+from reference.network.cell import Cell
 from reference.problems import Problem
-from reference.user_code import Parameters
+from reference.user_code import parameters_type
 
-INPUTS = (*PARAMETERS, "x", "h0", "target")
+LABS = CELLS["tanh"]
 LAST = "last_step_squared_error"
-# Entries are uniform between minus and plus these.
-GAINS = {"W": 0.5, "U": 1.0, "b": 0.5, "V": 1.0, "c": 1.0, "x": 1.0, "h0": 1.0, "target": 1.0}
+# Entries are uniform between minus and plus these, or 1.
+GAINS = {"W": 0.5, "b": 0.5, "bh": 0.5}
 
 Array = np.ndarray
 
 
-def shapes(sizes: Mapping[str, int], loss: str) -> dict[str, tuple[int, ...]]:
+def inputs(cell: Cell) -> tuple[str, ...]:
+    """Return the names of what a problem has: the parameters, x, h0 and the target."""
+    return (*cell.fields, "x", "h0", "target")
+
+
+def expected(cell: Cell) -> tuple[str, ...]:
+    """Return the names of what is computed: states, outputs, loss and gradients."""
+    return ("h", "y", "loss", *(f"d{k}" for k in cell.gradients))
+
+
+def shapes(
+    sizes: Mapping[str, int], loss: str, cell: Cell = LABS
+) -> dict[str, tuple[int, ...]]:
     """Return the shape of every array of a vector; everything has a batch axis.
 
     ``h`` are the states and ``dh`` the gradients in them, ``y`` the outputs; the gradient ``dW``
@@ -35,8 +48,7 @@ def shapes(sizes: Mapping[str, int], loss: str) -> dict[str, tuple[int, ...]]:
     (4, 2)
     """
     T, B, D, H, O = (sizes[k] for k in "TBDHO")
-    variables = {"W": (H, H), "U": (H, D), "b": (H,), "V": (O, H), "c": (O,)}
-    variables |= {"x": (T, B, D), "h0": (B, H), "h": (T + 1, B, H)}
+    variables = cell.shapes(sizes) | {"x": (T, B, D), "h0": (B, H), "h": (T + 1, B, H)}
     gradients = {f"d{k}": shape for k, shape in variables.items()}
     target = (B, O) if loss == LAST else (T, B, O)
     return variables | gradients | {"y": (T, B, O), "target": target, "loss": ()}
@@ -57,7 +69,7 @@ class Case:
     gains: Mapping[str, float] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
-    def problem(self, dtype: str) -> Problem:
+    def problem(self, dtype: str, cell: Cell = LABS) -> Problem:
         """Return the problem, all of its arrays in this dtype.
 
         Examples
@@ -66,16 +78,15 @@ class Case:
         ('whole-numbers', [[2.0, -1.0], [1.0, 3.0]])
         """
         generator = np.random.PCG64(zlib.crc32(self.name.encode()))
-        every = shapes(dict(zip("TBDHO", self.sizes, strict=True)), self.loss)
+        every = shapes(dict(zip("TBDHO", self.sizes, strict=True)), self.loss, cell)
         arrays = {}
-        for k in INPUTS:
-            drawn = _uniform(generator, every[k], dtype) * self.gains.get(k, GAINS[k])
+        for k in inputs(cell):
+            drawn = _uniform(generator, every[k], dtype) * self.gains.get(k, GAINS.get(k, 1.0))
             fixed = self.fixed.get(k, drawn)
             array = fixed(drawn) if callable(fixed) else fixed
             arrays[k] = np.broadcast_to(array, every[k]).astype(dtype)
-        params = Parameters(*(arrays.pop(k) for k in PARAMETERS))
-        x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
-        return Problem(params, x, h0, target, self.loss, self.name)
+        params = parameters_type(cell.fields)(*(arrays.pop(k) for k in cell.fields))
+        return Problem(params, **arrays, loss=self.loss, origin=self.name, cell=cell)
 
 
 def _uniform(generator: np.random.PCG64, shape: tuple[int, ...], dtype: str) -> Array:
@@ -107,6 +118,7 @@ WHOLE = {
     "h0": [[1, -1]],
     "target": [[[0, 1]], [[3, 0]]],
 }
+EVERY = {k for cell in CELLS.values() for k in inputs(cell)}
 TINY = {"U": 2.0**-10, "b": 2.0**-12, "h0": 2.0**-10}
 
 CASES = (
@@ -134,11 +146,11 @@ CASES = (
     Case("zero-W", "W = 0: dh0 is zero, and dW is not.", fixed={"W": 0}),
     Case("zero-U", "U = 0: dx is zero, and dU is not.", fixed={"U": 0}),
     Case("zero-V", "V = 0: nothing but dV and dc is left.", fixed={"V": 0}),
-    Case("all-zeros", "All inputs and parameters are zero.", fixed=dict.fromkeys(INPUTS, 0)),
+    Case("all-zeros", "All inputs and parameters are zero.", fixed=dict.fromkeys(EVERY, 0)),
     Case(
         "signed-zeros",
         "Every other column of everything is zero, of either sign.",
-        fixed=dict.fromkeys(INPUTS, _every_other_zero),
+        fixed=dict.fromkeys(EVERY, _every_other_zero),
     ),
     # Regimes
     Case("shift", "W hands each state to the next unit.", fixed={"W": np.eye(4, k=-1)}),

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from reference.corners import CASES, INPUTS, LAST, Case, shapes
+from reference.corners import CASES, LAST, Case, expected, inputs, shapes
 from reference.devices import float64_on_cpu
-from reference.enclosures import EXPECTED, bound, values
+from reference.enclosures import bound, values
 from reference.network import CELLS
 from reference.network.gradients import GRADIENTS, LOSSES, squared_error
 from reference.network.sequence import PARAMETERS, run
