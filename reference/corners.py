@@ -59,7 +59,8 @@ class Case:
     """How to make a problem: bits from PCG64, seeded by the name, times the gain of each array.
 
     ``sizes`` are T, B, D, H and O. Gains are powers of two, so that they round nothing. What is
-    ``fixed`` replaces the draw, or changes it if it is a function.
+    ``fixed`` under a name, or for all under *, replaces the draw, or changes it if it is a
+    function. What a case is about is true of every cell, or of the lab's alone if ``of_lab``.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Case:
     loss: str = "squared_error"
     gains: Mapping[str, float] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    of_lab: bool = False
 
     def problem(self, dtype: str, cell: Cell = LABS) -> Problem:
         """Return the problem, all of its arrays in this dtype.
@@ -80,13 +82,19 @@ class Case:
         generator = np.random.PCG64(zlib.crc32(self.name.encode()))
         every = shapes(dict(zip("TBDHO", self.sizes, strict=True)), self.loss, cell)
         arrays = {}
-        for k in inputs(cell):
+        for k in sorted(inputs(cell), key=_drawn_in_turn):
             drawn = _uniform(generator, every[k], dtype) * self.gains.get(k, GAINS.get(k, 1.0))
-            fixed = self.fixed.get(k, drawn)
+            fixed = self.fixed.get(k, self.fixed.get("*", drawn))
             array = fixed(drawn) if callable(fixed) else fixed
             arrays[k] = np.broadcast_to(array, every[k]).astype(dtype)
         params = parameters_type(cell.fields)(*(arrays.pop(k) for k in cell.fields))
         return Problem(params, **arrays, loss=self.loss, origin=self.name, cell=cell)
+
+
+def _drawn_in_turn(name: str) -> int:
+    """Return when an array is drawn: cells share the numbers of what the lab's network has too."""
+    known = inputs(LABS)
+    return known.index(name) if name in known else len(known)
 
 
 def _uniform(generator: np.random.PCG64, shape: tuple[int, ...], dtype: str) -> Array:
@@ -118,16 +126,22 @@ WHOLE = {
     "h0": [[1, -1]],
     "target": [[[0, 1]], [[3, 0]]],
 }
-EVERY = {k for cell in CELLS.values() for k in inputs(cell)}
 TINY = {"U": 2.0**-10, "b": 2.0**-12, "h0": 2.0**-10}
 
 CASES = (
-    Case("whole-numbers", "Small whole numbers, to check by hand.", (2, 1, 2, 2, 2), fixed=WHOLE),
+    Case(
+        "whole-numbers",
+        "Small whole numbers, to check by hand.",
+        (2, 1, 2, 2, 2),
+        fixed=WHOLE,
+        of_lab=True,
+    ),
     Case(
         "whole-numbers-fitted",
         "The same with the outputs as targets: the loss and every gradient are exactly zero.",
         (2, 1, 2, 2, 2),
         fixed=WHOLE | {"target": [1, 2]},
+        of_lab=True,
     ),
     # Sizes
     Case("all-sizes-one", "One step, sequence, input, unit and output.", (1, 1, 1, 1, 1)),
@@ -143,23 +157,29 @@ CASES = (
     # Zeros
     Case("zero-h0", "h[0] = 0: the first step adds nothing to dW.", fixed={"h0": 0}),
     Case("zero-x", "x = 0: dU is zero, and dx is not.", fixed={"x": 0}),
-    Case("zero-W", "W = 0: dh0 is zero, and dW is not.", fixed={"W": 0}),
+    Case("zero-W", "W = 0: dh0 is zero, and dW is not.", fixed={"W": 0}, of_lab=True),
     Case("zero-U", "U = 0: dx is zero, and dU is not.", fixed={"U": 0}),
     Case("zero-V", "V = 0: nothing but dV and dc is left.", fixed={"V": 0}),
-    Case("all-zeros", "All inputs and parameters are zero.", fixed=dict.fromkeys(EVERY, 0)),
+    Case("all-zeros", "All inputs and parameters are zero.", fixed={"*": 0}),
     Case(
         "signed-zeros",
         "Every other column of everything is zero, of either sign.",
-        fixed=dict.fromkeys(EVERY, _every_other_zero),
+        fixed={"*": _every_other_zero},
     ),
     # Regimes
-    Case("shift", "W hands each state to the next unit.", fixed={"W": np.eye(4, k=-1)}),
+    Case(
+        "shift",
+        "W hands each state to the next unit.",
+        fixed={"W": np.eye(4, k=-1)},
+        of_lab=True,
+    ),
     Case(
         "rotation",
         "W is orthogonal: gradients hardly shrink.",
         (12, 1, 2, 2, 1),
         gains={"U": 0.25, "b": 0.125},
         fixed={"W": [[0, -1], [1, 0]]},
+        of_lab=True,
     ),
     Case("norm-above-one", "The spectral norm of W is above 3.", (6, 2, 3, 4, 2), gains={"W": 2.0}),
     Case("long", "T = 40.", (40, 2, 2, 3, 2)),
@@ -168,13 +188,20 @@ CASES = (
         "T = 40, and the spectral norm of W is above 1.",
         (40, 1, 2, 3, 2),
         gains={"W": 1.0},
+        of_lab=True,
     ),
-    Case("nearly-linear", "States are below 1/100, where tanh is almost linear.", gains=TINY),
-    Case("nearly-saturated", "Many states are near 1 and -1.", gains={"U": 4.0}),
+    Case(
+        "nearly-linear",
+        "States are below 1/100, where tanh is almost linear.",
+        gains=TINY,
+        of_lab=True,
+    ),
+    Case("nearly-saturated", "Many states are near 1 and -1.", gains={"U": 4.0}, of_lab=True),
     Case(
         "saturated-units",
         "Two units of four are 1 and -1 to all digits, and no gradient passes through them.",
         fixed={"b": [24, -24, 0.25, -0.125]},
+        of_lab=True,
     ),
     Case("large-targets", "Targets are in millions.", gains={"target": 2.0**22}),
     Case(
@@ -192,3 +219,14 @@ CASES = (
         LAST,
     ),
 )
+
+
+def cases_of(cell: Cell) -> tuple[Case, ...]:
+    """Return the cases of a cell.
+
+    Examples
+    --------
+    >>> len(cases_of(CELLS["tanh"])), len(cases_of(CELLS["gru"]))
+    (32, 23)
+    """
+    return tuple(case for case in CASES if cell is LABS or not case.of_lab)

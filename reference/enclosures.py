@@ -17,8 +17,8 @@ from mpmath.libmp import finf, fninf, to_rational  # type: ignore[import-untyped
 
 from reference.corners import expected
 from reference.network.cell import Cell
-from reference.network.gradients import autodiff_and_values, named_loss
-from reference.network.sequence import zero_probes
+from reference.network.gradients import named_loss
+from reference.network.sequence import Probes, run, zero_probes
 from reference.problems import Problem
 from reference.rounding.intervals import enclosed
 
@@ -51,14 +51,21 @@ def enclosures(problem: Problem, bits: int) -> dict[str, Array]:
 def _answers(cell: Cell, loss: Any, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
     """Return what encloses the answers to the problems of these shapes."""
     like = {k: jax.ShapeDtypeStruct(shape, np.float64) for k, shape in shapes}
+    function = named_loss(loss)
 
     def answers(arrays: dict[str, Any]) -> dict[str, Any]:
         params = {k: arrays[k] for k in cell.fields}
         x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
+
+        def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
+            h, y = run(cell, params, x, h0, probes)
+            return function(y, target), (h, y)
+
+        by_autodiff = jax.value_and_grad(total, argnums=(0, 1, 2, 3), has_aux=True)
         variables = params, x, h0, zero_probes(params, x, h0)
-        found, y, value = autodiff_and_values(variables, (target,), named_loss(loss), cell)
-        gradients = {f"d{k}": found[k] for k in cell.gradients}
-        return {"h": found["states"], "y": y, "loss": value, **gradients}
+        (value, (h, y)), (of_params, dx, dh0, probes) = by_autodiff(*variables)
+        gradients = {**of_params, "x": dx, "h0": dh0, "h": probes.h}
+        return {"h": h, "y": y, "loss": value} | {f"d{k}": g for k, g in gradients.items()}
 
     return enclosed(answers, like)
 

@@ -138,22 +138,14 @@ def autodiff(variables: Any, given: Any, loss: Callable[..., Any], cell: Cell) -
     variables are (params as a dict, x, h0, probes); the loss is called with the outputs and what is
     given.
     """
-    return autodiff_and_values(variables, given, loss, cell)[0]
-
-
-def autodiff_and_values(
-    variables: Any, given: Any, loss: Callable[..., Any], cell: Cell
-) -> tuple[dict[str, Any], Any, Any]:
-    """Return what ``autodiff`` returns, the outputs and the loss."""
 
     def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
         h, y = run(cell, params, x, h0, probes)
-        return loss(y, *given), (h, y)
+        return loss(y, *given), h
 
-    by_grad = jax.value_and_grad(total, argnums=(0, 1, 2, 3), has_aux=True)
-    (value, (h, y)), (params, x, h0, probes) = by_grad(*variables)
-    found = {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y, "states": h}
-    return found, y, value
+    grads, h = jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)(*variables)
+    params, x, h0, probes = grads
+    return {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y, "states": h}
 
 
 _autodiff = partial(jax.jit, static_argnames=("loss", "cell"))(autodiff)
