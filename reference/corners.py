@@ -34,9 +34,7 @@ def expected(cell: Cell) -> tuple[str, ...]:
     return ("h", "y", "loss", *(f"d{k}" for k in cell.gradients))
 
 
-def shapes(
-    sizes: Mapping[str, int], loss: str, cell: Cell = LABS
-) -> dict[str, tuple[int, ...]]:
+def shapes(sizes: Mapping[str, int], loss: str, cell: Cell = LABS) -> dict[str, tuple[int, ...]]:
     """Return the shape of every array of a vector; everything has a batch axis.
 
     ``h`` are the states and ``dh`` the gradients in them, ``y`` the outputs; the gradient ``dW``

@@ -347,7 +347,7 @@ def moved(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
     first, params = operands[0], equation.params
     shape = equation.outvars[0].aval.shape
     match name(equation):
-        case "reshape" | "squeeze" | "expand_dims":
+        case "reshape" | "squeeze":
             return [first.reshape(shape)]
         case "broadcast_in_dim":
             stretched = np.ones(len(shape), int)
@@ -361,7 +361,8 @@ def moved(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
             return np.split(first, np.cumsum(params["sizes"])[:-1], params["axis"])
         case "slice":
             steps = params["strides"] or [1] * first.ndim
-            return [first[tuple(map(slice, params["start_indices"], params["limit_indices"], steps))]]
+            ends = params["start_indices"], params["limit_indices"]
+            return [first[tuple(map(slice, *ends, steps))]]
         case "pad":
             return [_padded(first, operands[1], params["padding_config"], shape)]
     return _moved_by_number(equation, operands)
@@ -373,22 +374,23 @@ def _padded(array: np.ndarray, value: Any, config: Any, shape: tuple[int, ...]) 
         low + (between + 1) * np.arange(n)
         for n, (low, _, between) in zip(array.shape, config, strict=True)
     ]
-    within = [(0 <= p) & (p < n) for p, n in zip(places, shape, strict=True)]
+    within = [(p >= 0) & (p < n) for p, n in zip(places, shape, strict=True)]
     found = np.full(shape, value)
     found[np.ix_(*(p[i] for p, i in zip(places, within, strict=True)))] = array[np.ix_(*within)]
     return found
 
 
 def _moved_by_number(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-    entries, numbers = [], []
+    entries: list[Any] = []
+    numbers = []
     for operand in operands:
-        if operand.dtype == object:
-            start = len(entries)
-            entries += operand.ravel().tolist()
-            operand = np.arange(start, len(entries)).reshape(operand.shape)
-        numbers.append(operand)
-    of_all = np.array([*entries, None], object)[:-1]  # of numbers alone, NumPy would make another
-    return [np.asarray(of_all[np.asarray(n)], object) for n in computed(equation, numbers)]
+        if operand.dtype != object:  # an index
+            numbers.append(operand)
+            continue
+        numbers.append(len(entries) + np.arange(operand.size).reshape(operand.shape))
+        entries += operand.ravel().tolist()
+    every = np.array(entries, object)
+    return [np.asarray(every[np.asarray(n)], object) for n in computed(equation, numbers)]
 
 
 def _plain(jaxpr: Any) -> Any:

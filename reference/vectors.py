@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from reference.corners import CASES, LABS, LAST, Case, cases_of, expected, inputs, shapes
+from reference.corners import LABS, LAST, Case, cases_of, expected, inputs, shapes
 from reference.devices import float64_on_cpu
 from reference.enclosures import bound, values
-from reference.network import CELLS, name_of, named_cell
+from reference.network import name_of, named_cell
 from reference.network.cell import Cell
 from reference.network.gradients import LOSSES, squared_error
 from reference.network.sequence import run
@@ -104,7 +104,7 @@ def certified(cases: Iterable[Case], dtype: str, cell: Cell = LABS) -> Iterator[
 
     Examples
     --------
-    >>> [vector] = certified(CASES[:1], "float32")
+    >>> [vector] = certified(cases_of(LABS)[:1], "float32")
     >>> vector.expected["dx"].value.tolist()
     [[[110.0, 60.0]], [[12.0, 16.0]]]
     """
@@ -237,7 +237,7 @@ def write_vectors(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     paths = write_vectors(folder, CASES[:1])
+    ...     paths = write_vectors(folder, cases_of(LABS)[:1])
     ...     [vector] = read_vectors(paths[0])
     >>> [path.name for path in paths][:2], float(vector.expected["loss"].value)
     (['golden_float64.json', 'golden_float64.npz'], 10.0)

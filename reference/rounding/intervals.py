@@ -1,14 +1,15 @@
-"""Intervals that hold what a JAX function makes of real numbers, to as many digits as one asks for.
+"""Intervals that hold what a JAX function makes of real numbers, as narrow as one asks for.
 
-Each operation is carried out on intervals (Moore, 1966), of mpmath, whose ends are rounded outwards:
+Each operation is carried out on intervals of mpmath, whose ends are rounded outwards (Moore, 1966),
 
-    [a] + [b] = [a_low + b_low, a_high + b_high],   f([a]) = [f(a_low), f(a_high)] if f grows,
+    [a] + [b] = [a_low + b_low, a_high + b_high],    f([a]) = [f(a_low), f(a_high)] if f grows,
 
-so the real number that exact arithmetic would give for exactly these inputs lies between the ends.
-No dtype matters: whatever is a floating number to JAX is a real number here, and every way to write
-a function or its derivative encloses the same number. Whole numbers, such as indices, are computed
-by JAX. Truth values are intervals too: 1, 0, or [0, 1] where a comparison is open, and a choice that
-is open gives an interval that holds all cases. A loop, a branch or an index needs to know.
+so what exact arithmetic would make of exactly these inputs lies between the ends. No dtype matters:
+what is a floating number to JAX is a real number here, so that all equal ways to write a function
+or its derivative are enclosed alike. Whole numbers, such as indices, are computed by JAX.
+
+Truth values are intervals too, [1, 1], [0, 0], or [0, 1] where a comparison is open; what is then
+chosen is an interval that holds all cases. A loop or a branch that depends on it is an error.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from reference.devices import float64_on_cpu
 from reference.jaxprs import Branches, Call, Scan, While
 
 Array = np.ndarray
+INTERVALS = np.dtype(object)
 Rule = Callable[[Any, list[Array], Any], Any]
 UNITS = 8  # 2**8 units: mpmath rounds the ends of exp, log, sin and cos outwards up to one or so
 
@@ -90,13 +92,13 @@ def evaluate(jaxpr: Any, arguments: Sequence[Any], iv: Any) -> list[Array]:
 
 def _read(value: Any, iv: Any) -> Array:
     """Return an array of intervals in place of one of floating numbers."""
-    array = np.asarray(value, getattr(value, "dtype", object))  # of no axes NumPy makes a number
-    return array if array.dtype == object or not _real(array.dtype) else _exactly(array, iv)
+    array = np.asarray(value, getattr(value, "dtype", object))  # of one entry NumPy makes a number
+    return array if array.dtype == INTERVALS or not _real(array.dtype) else _exactly(array, iv)
 
 
 def _exactly(array: Array, iv: Any) -> Array:
     """Return intervals that hold one number each."""
-    if array.dtype == object:
+    if array.dtype == INTERVALS:
         return array
     number = float if _real(array.dtype) else int
     intervals = np.frompyfunc(lambda n: iv.mpf(number(n)), 1, 1)(array)
@@ -104,15 +106,13 @@ def _exactly(array: Array, iv: Any) -> Array:
 
 
 def _real(dtype: Any) -> bool:
-    return dtype == object or bool(jnp.issubdtype(dtype, jnp.inexact))
+    return dtype == INTERVALS or bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 # Loops, branches and calls -----------------------------------------------------------------------
 
 
-def _follow(
-    found: Call | Branches | Scan | While, operands: list[Array], iv: Any
-) -> list[Array]:
+def _follow(found: Call | Branches | Scan | While, operands: list[Array], iv: Any) -> list[Array]:
     match found:
         case Call(body):
             return evaluate(body, operands, iv)
@@ -140,18 +140,19 @@ def _scan(loop: Scan, operands: list[Array], iv: Any) -> list[Array]:
 def _while(loop: While, operands: list[Array], iv: Any) -> list[Array]:
     n, m = loop.of_condition, loop.of_condition + loop.of_body
     carry = operands[m:]
-    while _decided(evaluate(loop.condition, [*operands[:n], *carry], iv)[0], "while"):
+    while _decided(evaluate(loop.condition, [*operands[:n], *carry], iv)[0], "a loop"):
         carry = evaluate(loop.body, [*operands[n:m], *carry], iv)
     return carry
 
 
 def _decided(array: Array, what: str) -> Array:
     """Return whole numbers, or truth values, that intervals hold."""
-    if array.dtype != object:
+    if array.dtype != INTERVALS:
         return array
     if any(low != high for low, high in (interval._mpi_ for interval in array.ravel())):
-        raise ArithmeticError(f"{what} depends on what the intervals leave open; ask for more bits")
-    return np.frompyfunc(int, 1, 1)(array)
+        raise ArithmeticError(f"{what} depends on a number that so few bits leave open")
+    whole: Array = np.frompyfunc(int, 1, 1)(array)
+    return np.asarray(whole, object)
 
 
 # Rules: an equation, its operands and the context give arrays of intervals ------------------------
@@ -171,6 +172,11 @@ def _moved(equation: Any, operands: list[Array], iv: Any) -> list[Array]:
     return jaxprs.moved(equation, operands)
 
 
+def _made(equation: Any, operands: list[Array], iv: Any) -> list[Any]:
+    """Count; there is no operand."""
+    return jaxprs.computed(equation, operands)
+
+
 def _dot(equation: Any, operands: list[Array], iv: Any) -> Any:
     left, right, result = jaxprs.axes_of_product(equation)
     return np.einsum(operands[0], left, operands[1], right, result)
@@ -183,11 +189,12 @@ def _sum_of_entries(equation: Any, operands: list[Array], iv: Any) -> Any:
 def _scattered_sum(equation: Any, operands: list[Array], iv: Any) -> Array:
     """Add at indices, entry by entry: JAX says where each goes."""
     into, where, what = operands
-    found, untouched = into.copy(), np.zeros(into.shape, int)
+    (dtype,) = jaxprs.dtypes(equation)
+    found = into.copy()
     for entry in np.ndindex(what.shape):
-        one = np.zeros(what.shape, int)
+        one = np.zeros(what.shape, dtype)
         one[entry] = 1
-        (there,) = jaxprs.computed(equation, [untouched, where, one])
+        (there,) = jaxprs.computed(equation, [np.zeros(into.shape, dtype), where, one])
         found[np.asarray(there) == 1] += what[entry]
     return found
 
@@ -197,7 +204,8 @@ def _conversion(equation: Any, operands: list[Array], iv: Any) -> Array:
     (dtype,) = jaxprs.dtypes(equation)
     if _real(dtype):
         return _exactly(operands[0], iv)
-    return _decided(operands[0], jaxprs.line(equation)).astype(dtype)
+    where = jaxprs.line(equation)
+    return _decided(operands[0], f"a whole number or a branch ({where})").astype(dtype)
 
 
 def _power(equation: Any, operands: list[Array], iv: Any) -> Any:
@@ -274,12 +282,12 @@ words = jaxprs.words
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         words("""
-            broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims
-            gather name optimization_barrier pad reshape rev scatter slice split squeeze
-            stop_gradient transpose
+            broadcast_in_dim concatenate copy dynamic_slice dynamic_update_slice gather name
+            optimization_barrier pad reshape rev scatter slice split squeeze stop_gradient transpose
         """),
         _moved,
     ),
+    "iota": _made,
     **dict.fromkeys(words("add add_any"), _entrywise(lambda iv, a, b: a + b)),
     "sub": _entrywise(lambda iv, a, b: a - b),
     "mul": _entrywise(lambda iv, a, b: a * b),
