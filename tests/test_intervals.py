@@ -86,8 +86,9 @@ OPERATIONS = {
                         lambda a, b: np.stack([a[0] + b[1], a[1], a[2] + b[0] + b[2]]), SIGNED),
     "choice": (lambda a, b: jnp.where((a > b) & ~(a > 1.0) | (b >= a), a, b * b),
                lambda a, b: np.where((a > b) & ~(a > 1) | (b >= a), a, b * b), SIGNED),
-    "comparisons": (lambda a, b: (a < b) * 1.0 + (a <= a) * 2.0 + (a == a) * 4.0 + (a != b) * 8.0,
-                    lambda a, b: (a < b) * mp.mpf(1) + 14, SIGNED),
+    "comparisons": (lambda a, b: (a < b) * 1.0 + (a <= b) * 2.0 + (a == a) * 4.0 + (a != b) * 8.0
+                    + (a <= a) * 16.0 + (a >= b) * 32.0,
+                    lambda a, b: (a < b) * mp.mpf(3) + (a > b) * mp.mpf(32) + 28, SIGNED),
     "counted": (lambda a, b: jnp.arange(4.0) * b, lambda a, b: exact(np.arange(4)) * b, SIGNED),
     "derivative": (lambda a, b: jax.grad(lambda a: jnp.sum(jnp.tanh(a) * a * b))(a),
                    lambda a, b: (1 - tanh(a) ** 2) * a * b + tanh(a) * b, SIGNED),
@@ -138,9 +139,9 @@ def used(function, *arguments):
         return {jaxprs.name(e) for e in jaxprs.equations(jaxprs.traced(function, *arguments)[0])}
 
 
-def test_every_rule_is_among_the_operations():
+def test_every_rule_is_among_the_operations_but_what_newer_versions_write():
     found = set.union(*(used(in_jax, *operands) for in_jax, _, operands in OPERATIONS.values()))
-    assert set(RULES) - found == set()
+    assert set(RULES) - found <= {"one_minus_square"}
 
 
 @pytest.mark.parametrize("name", OPERATIONS.keys() - {"while", "branches"})
@@ -200,6 +201,7 @@ def test_an_open_choice_holds_all_cases_and_a_decided_one_its_own():
         lambda a: jnp.where(a > 0, a + 10, 5.0): [(5, 11), (10.25, 13), (5, 5)],
         lambda a: jnp.where(a > 0, 2.0, jnp.where(a < 0, 1.0, 0.0)): [(0, 2), (2, 2), (1, 1)],
         lambda a: jnp.where((a > 0) | (a < -9), 1.0, 0.0): [(0, 1), (1, 1), (0, 0)],
+        lambda a: jnp.where((a > 0) | (a > -9), 1.0, 0.0): [(1, 1), (1, 1), (1, 1)],
         lambda a: jnp.where(~(a == 0), 1.0, 0.0): [(0, 1), (1, 1), (1, 1)],
         lambda a: jax.nn.relu(a): [(0, 1), (0.25, 3), (0, 0)],
         jnp.sign: [(-1, 1), (1, 1), (-1, -1)],

@@ -296,6 +296,7 @@ RULES: dict[str, Rule] = {
     "abs": _entrywise(lambda iv, a: abs(a)),
     "sign": _entrywise(lambda iv, a: _less(iv, 0 * a, a) - _less(iv, a, 0 * a)),
     "square": _entrywise(lambda iv, a: a**2),
+    "one_minus_square": _entrywise(lambda iv, a: 1 - a**2),
     "integer_pow": _power,
     "pow": _entrywise(_any_power),
     "dot_general": _dot,
