@@ -86,7 +86,8 @@ class Case:
             array = fixed(drawn) if callable(fixed) else fixed
             arrays[k] = np.broadcast_to(array, every[k]).astype(dtype)
         params = parameters_type(cell.fields)(*(arrays.pop(k) for k in cell.fields))
-        return Problem(params, **arrays, loss=self.loss, origin=self.name, cell=cell)
+        x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
+        return Problem(params, x, h0, target, self.loss, self.name, cell)
 
 
 def _drawn_in_turn(name: str) -> int:

@@ -144,7 +144,7 @@ def test_every_rule_is_among_the_operations_but_what_newer_versions_write():
     assert set(RULES) - found <= {"one_minus_square"}
 
 
-@pytest.mark.parametrize("name", OPERATIONS.keys() - {"while", "branches"})
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in ("while", "branches")])
 def test_whatever_lies_in_the_operands_gives_what_lies_in_the_result(name):
     in_jax, in_mpmath, operands = OPERATIONS[name]
     rng = np.random.default_rng(1)
