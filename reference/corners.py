@@ -11,19 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from reference.network.sequence import PARAMETERS
+from reference.network import CELLS
+from reference.network.cell import Cell
 from reference.problems import Problem
-from reference.user_code import Parameters
+from reference.user_code import parameters_type
 
-INPUTS = (*PARAMETERS, "x", "h0", "target")
+LABS = CELLS["tanh"]
 LAST = "last_step_squared_error"
-# Entries are uniform between minus and plus these.
-GAINS = {"W": 0.5, "U": 1.0, "b": 0.5, "V": 1.0, "c": 1.0, "x": 1.0, "h0": 1.0, "target": 1.0}
+# Entries are uniform between minus and plus these, or 1.
+GAINS = {"W": 0.5, "b": 0.5, "bh": 0.5}
 
 Array = np.ndarray
 
 
-def shapes(sizes: Mapping[str, int], loss: str) -> dict[str, tuple[int, ...]]:
+def inputs(cell: Cell) -> tuple[str, ...]:
+    """Return the names of what a problem has: the parameters, x, h0 and the target."""
+    return (*cell.fields, "x", "h0", "target")
+
+
+def expected(cell: Cell) -> tuple[str, ...]:
+    """Return the names of what is computed: states, outputs, loss and gradients."""
+    return ("h", "y", "loss", *(f"d{k}" for k in cell.gradients))
+
+
+def shapes(sizes: Mapping[str, int], loss: str, cell: Cell = LABS) -> dict[str, tuple[int, ...]]:
     """Return the shape of every array of a vector; everything has a batch axis.
 
     ``h`` are the states and ``dh`` the gradients in them, ``y`` the outputs; the gradient ``dW``
@@ -35,8 +46,7 @@ def shapes(sizes: Mapping[str, int], loss: str) -> dict[str, tuple[int, ...]]:
     (4, 2)
     """
     T, B, D, H, O = (sizes[k] for k in "TBDHO")
-    variables = {"W": (H, H), "U": (H, D), "b": (H,), "V": (O, H), "c": (O,)}
-    variables |= {"x": (T, B, D), "h0": (B, H), "h": (T + 1, B, H)}
+    variables = cell.shapes(sizes) | {"x": (T, B, D), "h0": (B, H), "h": (T + 1, B, H)}
     gradients = {f"d{k}": shape for k, shape in variables.items()}
     target = (B, O) if loss == LAST else (T, B, O)
     return variables | gradients | {"y": (T, B, O), "target": target, "loss": ()}
@@ -47,7 +57,8 @@ class Case:
     """How to make a problem: bits from PCG64, seeded by the name, times the gain of each array.
 
     ``sizes`` are T, B, D, H and O. Gains are powers of two, so that they round nothing. What is
-    ``fixed`` replaces the draw, or changes it if it is a function.
+    ``fixed`` under a name, or for all under *, replaces the draw, or changes it if it is a
+    function. What a case is about is true of every cell, or of the lab's alone if ``of_lab``.
     """
 
     name: str
@@ -56,8 +67,9 @@ class Case:
     loss: str = "squared_error"
     gains: Mapping[str, float] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    of_lab: bool = False
 
-    def problem(self, dtype: str) -> Problem:
+    def problem(self, dtype: str, cell: Cell = LABS) -> Problem:
         """Return the problem, all of its arrays in this dtype.
 
         Examples
@@ -66,16 +78,22 @@ class Case:
         ('whole-numbers', [[2.0, -1.0], [1.0, 3.0]])
         """
         generator = np.random.PCG64(zlib.crc32(self.name.encode()))
-        every = shapes(dict(zip("TBDHO", self.sizes, strict=True)), self.loss)
+        every = shapes(dict(zip("TBDHO", self.sizes, strict=True)), self.loss, cell)
         arrays = {}
-        for k in INPUTS:
-            drawn = _uniform(generator, every[k], dtype) * self.gains.get(k, GAINS[k])
-            fixed = self.fixed.get(k, drawn)
+        for k in sorted(inputs(cell), key=_drawn_in_turn):
+            drawn = _uniform(generator, every[k], dtype) * self.gains.get(k, GAINS.get(k, 1.0))
+            fixed = self.fixed.get(k, self.fixed.get("*", drawn))
             array = fixed(drawn) if callable(fixed) else fixed
             arrays[k] = np.broadcast_to(array, every[k]).astype(dtype)
-        params = Parameters(*(arrays.pop(k) for k in PARAMETERS))
+        params = parameters_type(cell.fields)(*(arrays.pop(k) for k in cell.fields))
         x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
-        return Problem(params, x, h0, target, self.loss, self.name)
+        return Problem(params, x, h0, target, self.loss, self.name, cell)
+
+
+def _drawn_in_turn(name: str) -> int:
+    """Return when an array is drawn: cells share the numbers of what the lab's network has too."""
+    known = inputs(LABS)
+    return known.index(name) if name in known else len(known)
 
 
 def _uniform(generator: np.random.PCG64, shape: tuple[int, ...], dtype: str) -> Array:
@@ -110,12 +128,19 @@ WHOLE = {
 TINY = {"U": 2.0**-10, "b": 2.0**-12, "h0": 2.0**-10}
 
 CASES = (
-    Case("whole-numbers", "Small whole numbers, to check by hand.", (2, 1, 2, 2, 2), fixed=WHOLE),
+    Case(
+        "whole-numbers",
+        "Small whole numbers, to check by hand.",
+        (2, 1, 2, 2, 2),
+        fixed=WHOLE,
+        of_lab=True,
+    ),
     Case(
         "whole-numbers-fitted",
         "The same with the outputs as targets: the loss and every gradient are exactly zero.",
         (2, 1, 2, 2, 2),
         fixed=WHOLE | {"target": [1, 2]},
+        of_lab=True,
     ),
     # Sizes
     Case("all-sizes-one", "One step, sequence, input, unit and output.", (1, 1, 1, 1, 1)),
@@ -131,23 +156,29 @@ CASES = (
     # Zeros
     Case("zero-h0", "h[0] = 0: the first step adds nothing to dW.", fixed={"h0": 0}),
     Case("zero-x", "x = 0: dU is zero, and dx is not.", fixed={"x": 0}),
-    Case("zero-W", "W = 0: dh0 is zero, and dW is not.", fixed={"W": 0}),
+    Case("zero-W", "W = 0: dh0 is zero, and dW is not.", fixed={"W": 0}, of_lab=True),
     Case("zero-U", "U = 0: dx is zero, and dU is not.", fixed={"U": 0}),
     Case("zero-V", "V = 0: nothing but dV and dc is left.", fixed={"V": 0}),
-    Case("all-zeros", "All inputs and parameters are zero.", fixed=dict.fromkeys(INPUTS, 0)),
+    Case("all-zeros", "All inputs and parameters are zero.", fixed={"*": 0}),
     Case(
         "signed-zeros",
         "Every other column of everything is zero, of either sign.",
-        fixed=dict.fromkeys(INPUTS, _every_other_zero),
+        fixed={"*": _every_other_zero},
     ),
     # Regimes
-    Case("shift", "W hands each state to the next unit.", fixed={"W": np.eye(4, k=-1)}),
+    Case(
+        "shift",
+        "W hands each state to the next unit.",
+        fixed={"W": np.eye(4, k=-1)},
+        of_lab=True,
+    ),
     Case(
         "rotation",
         "W is orthogonal: gradients hardly shrink.",
         (12, 1, 2, 2, 1),
         gains={"U": 0.25, "b": 0.125},
         fixed={"W": [[0, -1], [1, 0]]},
+        of_lab=True,
     ),
     Case("norm-above-one", "The spectral norm of W is above 3.", (6, 2, 3, 4, 2), gains={"W": 2.0}),
     Case("long", "T = 40.", (40, 2, 2, 3, 2)),
@@ -156,13 +187,20 @@ CASES = (
         "T = 40, and the spectral norm of W is above 1.",
         (40, 1, 2, 3, 2),
         gains={"W": 1.0},
+        of_lab=True,
     ),
-    Case("nearly-linear", "States are below 1/100, where tanh is almost linear.", gains=TINY),
-    Case("nearly-saturated", "Many states are near 1 and -1.", gains={"U": 4.0}),
+    Case(
+        "nearly-linear",
+        "States are below 1/100, where tanh is almost linear.",
+        gains=TINY,
+        of_lab=True,
+    ),
+    Case("nearly-saturated", "Many states are near 1 and -1.", gains={"U": 4.0}, of_lab=True),
     Case(
         "saturated-units",
         "Two units of four are 1 and -1 to all digits, and no gradient passes through them.",
         fixed={"b": [24, -24, 0.25, -0.125]},
+        of_lab=True,
     ),
     Case("large-targets", "Targets are in millions.", gains={"target": 2.0**22}),
     Case(
@@ -180,3 +218,14 @@ CASES = (
         LAST,
     ),
 )
+
+
+def cases_of(cell: Cell) -> tuple[Case, ...]:
+    """Return the cases of a cell.
+
+    Examples
+    --------
+    >>> len(cases_of(CELLS["tanh"])), len(cases_of(CELLS["gru"]))
+    (32, 23)
+    """
+    return tuple(case for case in CASES if cell is LABS or not case.of_lab)

@@ -1,31 +1,27 @@
 """The right answers to a problem, enclosed in intervals and rounded to the nearest number.
 
-Interval arithmetic rounds every operation of
-
-    h[t] = tanh(W h[t-1] + U x[t] + b),   tanh(a) = 1 - 2 / (exp(2 a) + 1)         (Eq. 1)
-    y[t] = V h[t] + c,   L = sum (y - target)^2                                    (Eqs. 2, 3)
-    dy = 2 (y - target),   dh[t] = V' dy[t] + W' da[t+1],   da = (1 - h^2) dh      (Eqs. 4, 5)
-    dW = sum da[t] h[t-1]',   dc, db, dV, dU alike,   dx = U' da                   (Eqs. 6-10)
-
-outwards, so the real number that is the answer for exactly these inputs lies between the two ends.
-Bits are added until both ends of every interval have the same nearest number of the dtype.
+The function that JAX differentiates, and its derivatives as JAX writes them, are carried out in
+interval arithmetic (``reference.rounding.intervals``). Bits are added until both ends of every
+interval have the same nearest number of the dtype.
 """
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
+import jax
 import numpy as np
-from mpmath import MPIntervalContext  # type: ignore[import-untyped]
-from mpmath.libmp import to_rational  # type: ignore[import-untyped]
+from mpmath.libmp import finf, fninf, to_rational  # type: ignore[import-untyped]
 
-from reference.corners import LAST, shapes
-from reference.network.gradients import GRADIENTS
+from reference.corners import expected
+from reference.network.cell import Cell
+from reference.network.gradients import named_loss
+from reference.network.sequence import Probes, run, zero_probes
 from reference.problems import Problem
+from reference.rounding.intervals import enclosed
 
-EXPECTED = ("h", "y", "loss", *(f"d{k}" for k in GRADIENTS))
 PRECISIONS = (256, 512, 1024, 2048, 4096)  # bits, one after the other until all is certain
 DIGITS = 8  # binary ones of a bound, which is rounded upwards
 
@@ -35,7 +31,7 @@ Array = np.ndarray
 def enclosures(problem: Problem, bits: int) -> dict[str, Array]:
     """Return intervals that hold the true states, outputs, loss and gradients of a batch.
 
-    They are intervals of mpmath, in arrays named by ``EXPECTED`` and shaped as ``shapes`` says.
+    They are intervals of mpmath, in arrays with the names that ``expected`` gives.
 
     Examples
     --------
@@ -45,48 +41,33 @@ def enclosures(problem: Problem, bits: int) -> dict[str, Array]:
     >>> float(dW.delta) < 1e-70  # the width
     True
     """
-    iv = MPIntervalContext()
-    iv.prec = bits
-    exactly = np.frompyfunc(lambda number: iv.mpf(float(number)), 1, 1)
-    tanh = np.frompyfunc(partial(_tanh, iv), 1, 1)
-    W, U, b, V, c = map(exactly, problem.params)
-    x, h0, target = map(exactly, (problem.x, problem.h0, problem.target))
-    T = len(x)
-
-    h = np.array([h0] * (T + 1))
-    for t in range(1, T + 1):
-        h[t] = tanh(h[t - 1] @ W.T + x[t - 1] @ U.T + b)  # Eq. 1
-    y = h[1:] @ V.T + c  # Eq. 2
-    error = y - target
-    if problem.loss == LAST:
-        error[:-1] = 0 * error[:-1]
-    dy = 2 * error
-
-    da, dh = np.empty_like(h[1:]), np.empty_like(h)
-    dh[T] = dy[T - 1] @ V  # Eq. 4
-    for t in range(T, 0, -1):
-        da[t - 1] = (1 - h[t] ** 2) * dh[t]
-        dh[t - 1] = da[t - 1] @ W  # Eq. 5
-        if t > 1:
-            dh[t - 1] += dy[t - 2] @ V
-    found = {"h": h, "y": y, "loss": np.array((error**2).sum()), "dh": dh, "dh0": dh[0]}
-    found |= {"dW": _sum(da, h[:-1]), "dU": _sum(da, x), "db": da.sum((0, 1)), "dx": da @ U}
-    return found | {"dV": _sum(dy, h[1:]), "dc": dy.sum((0, 1))}
+    arrays = problem.arrays
+    shapes = tuple((k, array.shape) for k, array in arrays.items())
+    found: dict[str, Array] = _answers(problem.cell, problem.loss, shapes)(bits, arrays)
+    return found
 
 
-def _sum(left: Array, right: Array) -> Array:
-    """Return the sum of left right' over time and batch."""
-    product: Array = left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
-    return product
+@lru_cache(maxsize=128)
+def _answers(cell: Cell, loss: Any, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
+    """Return what encloses the answers to the problems of these shapes."""
+    like = {k: np.zeros(shape) for k, shape in shapes}
+    function = named_loss(loss)
 
+    def answers(arrays: dict[str, Any]) -> dict[str, Any]:
+        params = {k: arrays[k] for k in cell.fields}
+        x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
 
-def _tanh(iv: Any, a: Any) -> Any:
-    """Enclose tanh(a), exactly at zero; a occurs once, which keeps the interval narrow."""
-    e = iv.exp(2 * a)
-    if a != 0:  # what mpmath rounds outwards is exp(2 a) up to a unit or so: 2**8 units are allowed
-        doubt = iv.ldexp(1, 8 - iv.prec)
-        e *= iv.mpf([1 - doubt, 1 + doubt])
-    return 1 - 2 / (e + 1)
+        def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
+            h, y = run(cell, params, x, h0, probes)
+            return function(y, target), (h, y)
+
+        by_autodiff = jax.value_and_grad(total, argnums=(0, 1, 2, 3), has_aux=True)
+        variables = params, x, h0, zero_probes(params, x, h0)
+        (value, (h, y)), (of_params, dx, dh0, probes) = by_autodiff(*variables)
+        gradients = {**of_params, "x": dx, "h0": dh0, "h": probes.h}
+        return {"h": h, "y": y, "loss": value} | {f"d{k}": g for k, g in gradients.items()}
+
+    return enclosed(answers, like)
 
 
 def rounded(number: Fraction, digits: int, lowest: int, to: Callable[[Fraction], int]) -> float:
@@ -147,22 +128,25 @@ def values(problem: Problem) -> dict[str, tuple[Array, Array]]:
     """
     dtype = problem.dtype.name
     for bits in PRECISIONS:
-        ends = {k: _ends(intervals) for k, intervals in enclosures(problem, bits).items()}
+        intervals = enclosures(problem, bits)
+        ends = {k: _ends(array) for k, array in intervals.items()}
         lower, upper = ({k: [nearest(e[i], dtype) for e in ends[k]] for k in ends} for i in (0, 1))
         if lower == upper:
             break
-    every = shapes(problem.sizes, problem.loss)
 
     def certified(k: str) -> tuple[Array, Array]:
         errors = [_distance(value, *e) for value, e in zip(lower[k], ends[k], strict=True)]
-        return np.array(lower[k], dtype).reshape(every[k]), np.array(errors).reshape(every[k])
+        shape = intervals[k].shape
+        return np.array(lower[k], dtype).reshape(shape), np.array(errors).reshape(shape)
 
-    return {k: certified(k) for k in EXPECTED}
+    return {k: certified(k) for k in expected(problem.cell)}
 
 
 def _ends(intervals: Array) -> list[tuple[Fraction, Fraction]]:
     """Return the ends of intervals, exactly."""
     both = [interval._mpi_ for interval in intervals.ravel()]
+    if any(end in (fninf, finf) for ends in both for end in ends):
+        raise ZeroDivisionError("a quotient has no bounds: its denominator may be zero")
     return [(Fraction(*to_rational(low)), Fraction(*to_rational(high))) for low, high in both]
 
 

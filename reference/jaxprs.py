@@ -313,6 +313,86 @@ def terms(equation: Any) -> int:
     return int(count)
 
 
+def dtypes(equation: Any) -> list[Any]:
+    """Return the dtypes of the results of an equation."""
+    return [variable.aval.dtype for variable in equation.outvars]
+
+
+def axes_of_product(equation: Any) -> tuple[list[int], list[int], list[int]]:
+    """Return a number for each axis of the operands and of the result of dot_general.
+
+    Axes with one number are one, as in Einstein's sums.
+    """
+    (of_left, of_right), (batch_left, batch_right) = equation.params["dimension_numbers"]
+    ndim, other = map(_ndim, equation.invars)
+    left, right = [*range(ndim)], [*range(ndim, ndim + other)]
+    for i, j in [*zip(of_left, of_right, strict=True), *zip(batch_left, batch_right, strict=True)]:
+        right[j] = left[i]
+    free = [i for i in left if i not in right] + [j for j in right if j not in left]
+    return left, right, [left[i] for i in batch_left] + free
+
+
+def moved(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what an operation that moves entries makes of arrays of objects.
+
+    What every network needs is done by NumPy at once. For the rest JAX moves the numbers of the
+    entries, and compiles that for each shape.
+
+    Examples
+    --------
+    >>> jaxpr, _ = traced(lambda x: x[::-1], np.zeros(3))
+    >>> moved(next(equations(jaxpr)), [np.array(["a", "b", "c"], object)])
+    [array(['c', 'b', 'a'], dtype=object)]
+    """
+    first, params = operands[0], equation.params
+    shape = equation.outvars[0].aval.shape
+    match name(equation):
+        case "reshape" | "squeeze":
+            return [first.reshape(shape)]
+        case "broadcast_in_dim":
+            stretched = np.ones(len(shape), int)
+            stretched[[*params["broadcast_dimensions"]]] = first.shape
+            return [np.broadcast_to(first.reshape(stretched), shape)]
+        case "transpose":
+            return [first.transpose(params["permutation"])]
+        case "concatenate":
+            return [np.concatenate(operands, params["dimension"])]
+        case "split":
+            return np.split(first, np.cumsum(params["sizes"])[:-1], params["axis"])
+        case "slice":
+            steps = params["strides"] or [1] * first.ndim
+            ends = params["start_indices"], params["limit_indices"]
+            return [first[tuple(map(slice, *ends, steps))]]
+        case "pad":
+            return [_padded(first, operands[1], params["padding_config"], shape)]
+    return _moved_by_number(equation, operands)
+
+
+def _padded(array: np.ndarray, value: Any, config: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array with values before, after and between its entries, or with ends cut off."""
+    places = [
+        low + (between + 1) * np.arange(n)
+        for n, (low, _, between) in zip(array.shape, config, strict=True)
+    ]
+    within = [(p >= 0) & (p < n) for p, n in zip(places, shape, strict=True)]
+    found = np.full(shape, value)
+    found[np.ix_(*(p[i] for p, i in zip(places, within, strict=True)))] = array[np.ix_(*within)]
+    return found
+
+
+def _moved_by_number(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+    entries: list[Any] = []
+    numbers = []
+    for operand in operands:
+        if operand.dtype != object:  # an index
+            numbers.append(operand)
+            continue
+        numbers.append(len(entries) + np.arange(operand.size).reshape(operand.shape))
+        entries += operand.ravel().tolist()
+    every = np.array(entries, object)
+    return [np.asarray(every[np.asarray(n)], object) for n in computed(equation, numbers)]
+
+
 def _plain(jaxpr: Any) -> Any:
     """Return a jaxpr without its constants, which JAX before 0.12 keeps beside it."""
     return getattr(jaxpr, "jaxpr", jaxpr)

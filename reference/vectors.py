@@ -17,26 +17,29 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from reference.corners import CASES, INPUTS, LAST, Case, shapes
+from reference.corners import LABS, LAST, Case, cases_of, expected, inputs, shapes
 from reference.devices import float64_on_cpu
-from reference.enclosures import EXPECTED, bound, values
-from reference.network import CELLS
-from reference.network.gradients import GRADIENTS, LOSSES, squared_error
-from reference.network.sequence import PARAMETERS, run
+from reference.enclosures import bound, values
+from reference.network import name_of, named_cell
+from reference.network.cell import Cell
+from reference.network.gradients import LOSSES, squared_error
+from reference.network.sequence import run
 from reference.oracle.answers import Solved, solved
 from reference.oracle.padding import padded, stack
 from reference.problems import Problem
 from reference.rounding.known import gamma
 from reference.rounding.tolerance import FLUSHED, V64, Measure, decides
-from reference.user_code import Parameters
+from reference.user_code import parameters_type
 
-SCHEMA, VERSION = "manual-bptt/golden-vectors", 1
+SCHEMA = "manual-bptt/golden-vectors"
+VERSION, WITH_CELL = 1, 2  # the second names the cell: readers of the lab's network know the first
 DTYPES = ("float64", "float32")
 HEXADECIMAL = re.compile(r"-?0x[01](\.[0-9a-f]+)?p[-+]\d+")
 
@@ -65,7 +68,7 @@ class Certified(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """One solved problem: ``inputs`` by the names of ``INPUTS``, ``expected`` by ``EXPECTED``.
+    """One solved problem: ``inputs`` and ``expected``, by the names that ``corners`` gives them.
 
     Everything has a batch axis: x is (T, B, D), h0 (B, H), target (T, B, O), or (B, O) where the
     loss is ``"last_step_squared_error"``. ``h`` (T+1, B, H) are the states, ``dh`` the gradients in
@@ -77,20 +80,22 @@ class Vector:
     loss: str
     inputs: dict[str, Array]
     expected: dict[str, Certified]
+    cell: Cell = LABS
 
     @property
     def problem(self) -> Problem:
         """The arguments of a candidate."""
-        params = Parameters(*(self.inputs[k] for k in PARAMETERS))
+        fields = self.cell.fields
+        params = parameters_type(fields)(*(self.inputs[k] for k in fields))
         x, h0, target = (self.inputs[k] for k in ("x", "h0", "target"))
-        return Problem(params, x, h0, target, self.loss, origin=self.name)
+        return Problem(params, x, h0, target, self.loss, self.name, self.cell)
 
 
 # What autodiff says ------------------------------------------------------------------------------
 
 
-def certified(cases: Iterable[Case], dtype: str) -> Iterator[Vector]:
-    """Yield the vectors of cases, in an order of its own.
+def certified(cases: Iterable[Case], dtype: str, cell: Cell = LABS) -> Iterator[Vector]:
+    """Yield the vectors of cases of any cell, in an order of its own.
 
     Raises
     ------
@@ -99,21 +104,19 @@ def certified(cases: Iterable[Case], dtype: str) -> Iterator[Vector]:
 
     Examples
     --------
-    >>> [vector] = certified(CASES[:1], "float32")
+    >>> [vector] = certified(cases_of(LABS)[:1], "float32")
     >>> vector.expected["dx"].value.tolist()
     [[[110.0, 60.0]], [[12.0, 16.0]]]
     """
     about = {case.name: case.about for case in cases}
-    for chunk in solved(case.problem(dtype) for case in cases):
+    for chunk in solved(case.problem(dtype, cell) for case in cases):
         for problem, autodiff in _autodiff(chunk):
             name = problem.origin
-            inputs = {k: getattr(problem.params, k) for k in PARAMETERS}
-            inputs |= {k: getattr(problem, k) for k in ("x", "h0", "target")}
-            expected = {
+            found = {
                 k: verified(f"{k} of {name}", *certificate, *autodiff[k])
                 for k, certificate in values(problem).items()
             }
-            yield Vector(name, about[name], problem.loss, inputs, expected)
+            yield Vector(name, about[name], problem.loss, problem.arrays, found, cell)
 
 
 def verified(
@@ -149,18 +152,21 @@ def _autodiff(chunk: Solved) -> Iterator[tuple[Problem, dict[str, Measure]]]:
         [padded(answer.problem, chunk.shape) for answer in chunk.answers], chunk.shape
     )
     with float64_on_cpu():
-        y, loss = map(np.asarray, _outputs(*arguments))
+        y, loss = map(np.asarray, _outputs(chunk.cell)(*arguments))
     for i, (problem, truth) in enumerate(chunk.answers):
-        found = {f"d{k}": truth[k] for k in GRADIENTS} | {"h": truth["states"]}
+        found = {f"d{k}": truth[k] for k in chunk.cell.gradients} | {"h": truth["states"]}
         yield problem, found | _with_tolerances(problem, truth["states"], y[i], loss[i])
 
 
-@jax.jit
-@jax.vmap
-def _outputs(variables: Any, target_and_weights: Any) -> Any:
-    """Return the outputs and the loss of a padded problem."""
-    _, y = run(CELLS["tanh"], *variables)
-    return y, squared_error(y, *target_and_weights)
+@lru_cache(maxsize=16)
+def _outputs(cell: Cell) -> Any:
+    """Return the compiled outputs and loss of padded problems."""
+
+    def one(variables: Any, target_and_weights: Any) -> Any:
+        _, y = run(cell, *variables)
+        return y, squared_error(y, *target_and_weights)
+
+    return jax.jit(jax.vmap(one))
 
 
 @np.errstate(invalid="ignore")  # some versions of OpenBLAS raise the flag on finite numbers
@@ -196,8 +202,9 @@ Progress = Callable[[Iterator[Vector], str, int], Iterable[Vector]]
 
 def write_vectors(
     folder: str | Path,
-    cases: Sequence[Case] = CASES,
+    cases: Sequence[Case] | None = None,
     progress: Progress = lambda vectors, title, total: vectors,
+    cell: str = "tanh",
 ) -> list[Path]:
     """Write the vectors of both dtypes, each as JSON and as .npz, and return the paths.
 
@@ -207,12 +214,15 @@ def write_vectors(
     Parameters
     ----------
     folder : path
-        Where golden_float64.json, golden_float64.npz and the same for float32 go.
-    cases : sequence of Case
-        The problems; their names must differ.
+        Where golden_float64.json, golden_float64.npz and the same for float32 go; of another cell
+        than the lab's, golden_gru_float64.json and so on.
+    cases : sequence of Case, optional
+        The problems; their names must differ. All that there are for the cell if None.
     progress : callable
         Called with an iterator of vectors, a title and the number of vectors; returns an iterable
         of the same vectors.
+    cell : str
+        The cell.
 
     Raises
     ------
@@ -220,25 +230,28 @@ def write_vectors(
         If autodiff contradicts a value, or a tolerance is so large that it decides nothing.
     OSError
         If a file cannot be written.
+    ValueError
+        If there is no such cell.
 
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     paths = write_vectors(folder, CASES[:1])
+    ...     paths = write_vectors(folder, cases_of(LABS)[:1])
     ...     [vector] = read_vectors(paths[0])
     >>> [path.name for path in paths][:2], float(vector.expected["loss"].value)
     (['golden_float64.json', 'golden_float64.npz'], 10.0)
     """
-    folder = Path(folder)
+    of, folder = named_cell(cell), Path(folder)
+    cases = cases_of(of) if cases is None else cases
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {}
+    stem, contents = "golden" if of is LABS else f"golden_{cell}", {}
     for dtype in DTYPES:
-        found = progress(certified(cases, dtype), f"{dtype} vectors", len(cases))
+        found = progress(certified(cases, dtype, of), f"{dtype} vectors", len(cases))
         by_name = {vector.name: vector for vector in found}
         vectors = [by_name[case.name] for case in cases]
-        contents[f"golden_{dtype}.json"] = _as_json(vectors, dtype)
-        contents[f"golden_{dtype}.npz"] = _as_npz(vectors, dtype)
+        contents[f"{stem}_{dtype}.json"] = _as_json(vectors, dtype)
+        contents[f"{stem}_{dtype}.npz"] = _as_npz(vectors, dtype)
     return [_write(folder / name, content) for name, content in contents.items()]
 
 
@@ -261,7 +274,9 @@ def _header(vectors: Sequence[Vector], dtype: str) -> dict[str, Any]:
     described = [
         {"name": v.name, "about": v.about, "loss": v.loss, **v.problem.sizes} for v in vectors
     ]
-    return {"schema": SCHEMA, "version": VERSION, "dtype": dtype, "vectors": described}
+    cell = vectors[0].cell
+    named = {"version": VERSION} if cell is LABS else {"version": WITH_CELL, "cell": name_of(cell)}
+    return {"schema": SCHEMA, **named, "dtype": dtype, "vectors": described}
 
 
 def _as_json(vectors: Sequence[Vector], dtype: str) -> bytes:
@@ -332,13 +347,14 @@ def read_vectors(path: str | Path) -> list[Vector]:
     ...     read_vectors(__file__)
     ... except ValueError as error:
     ...     print(str(error).split(": ")[1])
-    expected manual-bptt/golden-vectors, version 1
+    expected manual-bptt/golden-vectors, version 1 or 2
     """
     content = Path(path).read_bytes()
     try:
         return _vectors(*(_from_npz if content.startswith(b"PK") else _from_json)(content))
     except Exception as error:  # the parsers of JSON, zip and .npy raise many kinds of them
-        raise ValueError(f"{path}: expected {SCHEMA}, version {VERSION}: {error}") from error
+        versions = f"version {VERSION} or {WITH_CELL}"
+        raise ValueError(f"{path}: expected {SCHEMA}, {versions}: {error}") from error
 
 
 def _from_json(content: bytes) -> tuple[Any, dict[str, Array]]:
@@ -376,7 +392,7 @@ def _from_npz(content: bytes) -> tuple[Any, dict[str, Array]]:
 
 def _require_version(header: Any) -> None:
     found = (header["schema"], header["version"], header["dtype"])
-    if found[:2] != (SCHEMA, VERSION) or found[2] not in DTYPES:
+    if found[0] != SCHEMA or found[1] not in (VERSION, WITH_CELL) or found[2] not in DTYPES:
         raise ValueError("got schema {}, version {}, dtype {}".format(*found))
 
 
@@ -385,14 +401,15 @@ def _vectors(header: Any, arrays: dict[str, Array]) -> list[Vector]:
     _require_version(header)
     if not header["vectors"]:
         raise ValueError("there are no vectors")
-    return [_vector(described, arrays, header["dtype"]) for described in header["vectors"]]
+    cell = LABS if header["version"] == VERSION else named_cell(header["cell"])
+    return [_vector(described, arrays, header["dtype"], cell) for described in header["vectors"]]
 
 
-def _vector(described: Any, arrays: dict[str, Array], dtype: str) -> Vector:
+def _vector(described: Any, arrays: dict[str, Array], dtype: str, cell: Cell) -> Vector:
     name, about, loss = (described[k] for k in ("name", "about", "loss"))
     if loss not in LOSSES:
         raise ValueError(f"the loss of {name} is {loss!r}; expected one of {sorted(LOSSES)}")
-    every = shapes(described, loss)
+    every = shapes(described, loss, cell)
 
     def array(k: str, suffix: str = "") -> Array:
         found = arrays.get(f"{name}/{k}{suffix}")
@@ -406,8 +423,9 @@ def _vector(described: Any, arrays: dict[str, Array], dtype: str) -> Vector:
             raise ValueError(f"{name}/{k}{suffix} holds a number that it cannot")
         return found
 
-    inputs = {k: array(k) for k in INPUTS}
-    expected = {
-        k: Certified(array(k), array(k, ".error_bound"), array(k, ".tolerance")) for k in EXPECTED
+    given = {k: array(k) for k in inputs(cell)}
+    found = {
+        k: Certified(array(k), array(k, ".error_bound"), array(k, ".tolerance"))
+        for k in expected(cell)
     }
-    return Vector(name, about, loss, inputs, expected)
+    return Vector(name, about, loss, given, found, cell)

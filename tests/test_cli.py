@@ -123,6 +123,7 @@ BAD = [
     ["verify", "--seed", "9" * 5000],
     ["vectors"],
     ["vectors", "--out", "/dev/null/vectors"],
+    ["vectors", "--out", "golden", "--cell", "lstm9"],
     ["bench", "--plot", "-"],
     ["bench", "--json", "/no/such/folder/out.json"],
     ["bench", "--plot", "/no/such/folder/growth.png"],

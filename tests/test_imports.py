@@ -48,7 +48,7 @@ WHEN_NEEDED = {
     "interop": {"safetensors"},
 }
 NEEDED = {"estimator": {"sklearn"}, "compiled": {"numba", "scipy"}}  # imported when asked for
-BESIDE_JAX = {"strategies": {"hypothesis"}, "enclosures": {"mpmath"}}
+BESIDE_JAX = {"strategies": {"hypothesis"}, "enclosures": {"mpmath"}, "intervals": {"mpmath"}}
 
 
 def imported(path):

@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 from fractions import Fraction
+from itertools import chain
 from math import ceil, floor
 from pathlib import Path
 
 import accuracy
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,17 +23,30 @@ import manual_bptt as mb
 from manual_bptt import cli
 from manual_bptt.candidate import candidate
 from reference import enclosures, vectors
-from reference.corners import CASES, INPUTS, LAST, Case, shapes
-from reference.enclosures import EXPECTED, bound, nearest, rounded
+from reference.corners import CASES, LABS, LAST, Case, cases_of, expected, inputs, shapes
+from reference.enclosures import bound, nearest, rounded
 from reference.mistakes import MISTAKES, correct
+from reference.network import CELLS
+from reference.network.cell import Cell
 from reference.network.gradients import GRADIENTS
-from reference.vectors import DTYPES, NotVerifiedError, hexadecimal, read_vectors, write_vectors
+from reference.problems import make_problem
+from reference.vectors import (
+    DTYPES,
+    Certified,
+    NotVerifiedError,
+    Vector,
+    hexadecimal,
+    read_vectors,
+    write_vectors,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "golden_vectors"
 PAGE = (ROOT / "docs" / "golden-vectors.md").read_text(encoding="utf-8")
 exact, mp = accuracy.exact, accuracy.mp
 NAMES = [case.name for case in CASES]
+INPUTS, EXPECTED = inputs(LABS), expected(LABS)
+OTHERS = [name for name in CELLS if name != "tanh"]
 # float32 rounds by more than these amount to.
 TOO_SMALL_FOR_FLOAT32 = {"slope off by 1e-7", "1e-8 added to the slope"}
 FEW = CASES[:3]
@@ -82,8 +97,8 @@ def few(tmp_path_factory):
 def bits(vector):
     """Return all that is known of a vector, every array as bytes."""
     arrays = {**vector.inputs}
-    for k, expected in vector.expected.items():
-        arrays |= {f"{k}.{part}": array for part, array in expected._asdict().items()}
+    for k, numbers in vector.expected.items():
+        arrays |= {f"{k}.{part}": array for part, array in numbers._asdict().items()}
     known = {k: (a.dtype.str, a.shape, a.tobytes()) for k, a in arrays.items()}
     return vector.name, vector.about, vector.loss, known
 
@@ -111,9 +126,9 @@ def test_the_true_gradients_are_within_the_error_bounds(certified, dtype, name):
         assert_within_error_bounds(vector.expected[k], numbers, DOUBT)
 
 
-def assert_within_error_bounds(expected, true, doubt):
-    distance = np.abs(exact(expected.value) - true)
-    assert np.all(distance <= exact(expected.error_bound) + doubt)
+def assert_within_error_bounds(certified, true, doubt):
+    distance = np.abs(exact(certified.value) - true)
+    assert np.all(distance <= exact(certified.error_bound) + doubt)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -253,7 +268,13 @@ def sizes_are(**expected):
 
 
 def zero(*names):
-    return lambda v: [k for k in (*v.inputs, *v.expected) if not array(v, k).any()] == [*names]
+    """Return whether these arrays are zero, of those that there are, and no other ones."""
+
+    def exactly_these(v):
+        every = *v.inputs, *v.expected
+        return [k for k in every if not array(v, k).any()] == [k for k in names if k in every]
+
+    return exactly_these
 
 
 def array(v, k):
@@ -281,8 +302,8 @@ CORNERS = {
     "zero-x": zero("x", "dU"),
     "zero-W": zero("W", "dh0"),
     "zero-U": zero("U", "dx"),
-    "zero-V": zero("V", "dW", "dU", "db", "dx", "dh0", "dh"),
-    "all-zeros": zero(*INPUTS, *EXPECTED),
+    "zero-V": zero("V", "dW", "dU", "db", "dbh", "dx", "dh0", "dh"),
+    "all-zeros": lambda v: not any(array(v, k).any() for k in (*v.inputs, *v.expected)),
     "signed-zeros": lambda v: all(
         {*np.signbit(v.inputs[k][..., 1::2]).ravel()} == {True, False}
         and not v.inputs[k][..., 1::2].any()
@@ -364,6 +385,118 @@ DRAWN = [
     "-0x1.03613de1d8474p-2",
     "0x1.4ac205a9a8ee0p-5",
 ]
+
+
+# Other cells -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def of_cell(request, tmp_path_factory):
+    """Return the name of a cell, and the paths of a few of its vectors and these by their name."""
+    folder = tmp_path_factory.mktemp(request.param)
+    cases = [CASES[NAMES.index(name)] for name in ("two-steps", "signed-zeros", "last-step")]
+    paths = write_vectors(folder, cases, cell=request.param)
+    return request.param, paths, {path: read_vectors(path) for path in paths}
+
+
+def test_the_files_of_a_cell_name_it_and_hold_the_same_numbers(of_cell):
+    cell, paths, found = of_cell
+    suffixes = [f"{dtype}.{kind}" for dtype in DTYPES for kind in ("json", "npz")]
+    assert [path.name for path in paths] == [f"golden_{cell}_{suffix}" for suffix in suffixes]
+    for path, archive in (paths[:2], paths[2:]):
+        assert [bits(v) for v in found[path]] == [bits(v) for v in found[archive]]
+        assert {v.cell for v in found[path] + found[archive]} == {CELLS[cell]}
+        assert f'"version": 2,\n "cell": "{cell}"' in path.read_text(encoding="ascii")
+
+
+def test_gradients_by_hand_match_the_vectors_of_a_cell_and_scaled_ones_do_not(of_cell):
+    cell, _, found = of_cell
+    for vector in chain.from_iterable(found.values()):
+        by_hand = candidate(getattr(mb, vector.loss), cell)(*candidate_arguments(vector.problem))
+        for k in CELLS[cell].gradients:
+            assert vector.expected[f"d{k}"].accepts(by_hand[k]), (vector.name, k)
+            assert not by_hand[k].any() or not vector.expected[f"d{k}"].accepts(1.01 * by_hand[k])
+        assert vector.expected["h"].accepts(by_hand["states"])
+
+
+def test_the_numbers_of_a_cell_are_those_of_its_equations_in_mpmath(of_cell):
+    cell, (path, *_), found = of_cell
+    vector = found[path][0]
+    assert vector.name == "two-steps"
+    arrays = {k: exact(a) for k, a in vector.inputs.items()}
+    arrays["h"] = exact(np.zeros_like(vector.expected["h"].value))  # added to the states
+    h, y, loss = in_mpmath(cell, arrays)
+    for k, true in {"h": h, "y": y, "loss": loss}.items():
+        assert_within_error_bounds(vector.expected[k], true, mp.ldexp(1, -340))
+    step = mp.ldexp(1, -150)
+    for k in CELLS[cell].gradients:
+        gradient = np.empty_like(arrays[k])
+        for entry in np.ndindex(gradient.shape):
+            arrays[k][entry] += step
+            gradient[entry] = (in_mpmath(cell, arrays)[2] - loss) / step
+            arrays[k][entry] -= step
+        assert_within_error_bounds(vector.expected[f"d{k}"], gradient, DOUBT)
+
+
+def in_mpmath(cell, a):
+    """Return states, outputs and the squared error of a batch."""
+    h = [a["h0"] + a["h"][0]]
+    for x_t, added in zip(a["x"], a["h"][1:], strict=True):
+        h.append(STEPS[cell](a, h[-1], x_t @ a["U"].T + a["b"]) + added)
+    y = np.array(h[1:]) @ a["V"].T + a["c"]
+    return np.array(h), y, ((y - a["target"]) ** 2).sum()
+
+
+tanh, sigmoid, relu = (
+    np.frompyfunc(function, 1, 1)
+    for function in (mp.tanh, lambda a: 1 / (1 + mp.exp(-a)), lambda a: max(a, mp.mpf(0)))
+)
+
+
+def gated(a, h, from_x, candidate_of):
+    W_r, W_z, W_n = np.split(a["W"], 3)
+    a_r, a_z, a_n = np.split(from_x, 3, axis=-1)
+    r, z = sigmoid(a_r + h @ W_r.T), sigmoid(a_z + h @ W_z.T)
+    return (1 - z) * candidate_of(W_n, a_n, r) + z * h
+
+
+STEPS = {
+    "relu": lambda a, h, from_x: relu(h @ a["W"].T + from_x),
+    "gru": lambda a, h, from_x: gated(
+        a, h, from_x, lambda W_n, a_n, r: tanh(a_n + (r * h) @ W_n.T)
+    ),
+    "gru_reset_after": lambda a, h, from_x: gated(
+        a, h, from_x, lambda W_n, a_n, r: tanh(a_n + r * (h @ W_n.T + a["bh"]))
+    ),
+}
+
+
+@pytest.mark.parametrize("cell", OTHERS)
+def test_a_problem_of_another_cell_has_the_corner_that_it_is_about(cell):
+    for case in cases_of(CELLS[cell]):
+        problem = case.problem("float64", CELLS[cell])
+        found = enclosures.values(problem)
+        numbers = {k: Certified(*found[k], found[k][1]) for k in expected(CELLS[cell])}
+        of = problem.arrays, numbers, CELLS[cell]
+        assert CORNERS[case.name](Vector(case.name, case.about, case.loss, *of)), case.name
+
+
+def test_a_cell_of_the_users_own_has_certified_numbers_too():
+    cell = Cell(lambda p, h, x: (h + jnp.sin(p["k"] * x.sum())) / 2, params={"k": "H"})
+    problem = make_problem(
+        k=[0.5, -1], V=[[1, 2]], c=[0], x=[[[1]]], h0=[[0.25, 1]], target=[[[0]]], cell=cell
+    )
+    found = enclosures.values(problem)
+    k, dy = np.array([0.5, -1]), 2 * found["y"][0][0, 0, 0]
+    np.testing.assert_array_max_ulp(found["h"][0][1, 0], (problem.h0[0] + np.sin(k)) / 2, 1)
+    np.testing.assert_array_max_ulp(found["dk"][0], dy * np.array([1, 2]) * np.cos(k) / 2, 4)
+
+
+def test_a_quotient_by_what_may_be_zero_is_refused():
+    cell = Cell(lambda p, h, x: 1 / (h - p["k"] * x.sum()), params={"k": "H"})
+    problem = make_problem(k=[1], V=[[1]], c=[0], x=[[[1]]], h0=[[1]], target=[[[0]]], cell=cell)
+    with pytest.raises(ZeroDivisionError, match="its denominator may be zero"):
+        enclosures.values(problem)
 
 
 # Power -------------------------------------------------------------------------------------------
@@ -502,7 +635,14 @@ def test_hexadecimal_numbers_are_exact_and_of_the_form_that_is_read(number):
 
 
 ALTERATIONS = [
-    (r'"version": 1', '"version": 2', "got schema manual-bptt/golden-vectors, version 2"),
+    (r'"version": 1', '"version": 3', "got schema manual-bptt/golden-vectors, version 3"),
+    (r'"version": 1', '"version": 2', "'cell'"),
+    (r'"version": 1', '"version": 2, "cell": "lstm9"', "cell is 'lstm9'; expected one of 'gru'"),
+    (
+        r'"version": 1',
+        '"version": 2, "cell": "gru"',
+        r"whole-numbers/W has shape \(2, 2\).* \(6, 2",
+    ),
     (r'"schema": "[^"]*"', '"schema": "other"', "got schema other"),
     (r'"dtype": "float64"', '"dtype": "float16"', "dtype float16"),
     (r'"dtype": "float64"', '"dtype": "float32"', "holds a number that is not one of float32"),
@@ -531,7 +671,7 @@ def test_a_file_that_breaks_a_promise_is_refused(few, tmp_path, old, new, messag
     assert altered != few
     path = tmp_path / "golden.json"
     path.write_text(altered, encoding="ascii")
-    expected = re.escape(f"{path}: expected manual-bptt/golden-vectors, version 1: ")
+    expected = re.escape(f"{path}: expected manual-bptt/golden-vectors, version 1 or 2: ")
     with pytest.raises(ValueError, match=f"^{expected}.*{message}"):
         read_vectors(path)
 

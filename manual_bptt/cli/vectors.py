@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from manual_bptt.cells import CELLS
 from manual_bptt.cli.shared import UsageError, output_folder, plain, progress, require
 
 
@@ -10,6 +11,10 @@ def add_to(commands: Any) -> None:
     """Add the command to the parser."""
     vectors = commands.add_parser("vectors", help="write verified problems with every gradient")
     vectors.add_argument("--out", metavar="DIR", required=True, help="where the files go")
+    vectors.add_argument(
+        "--cell", default="tanh", choices=[*CELLS], metavar="NAME",
+        help=f"the network: {', '.join(CELLS)} (tanh, the lab's)",
+    )  # fmt: skip
     vectors.set_defaults(run=_vectors)
 
 
@@ -19,7 +24,7 @@ def _vectors(arguments: argparse.Namespace) -> int:
 
     folder = output_folder(arguments.out)
     try:
-        paths = write_vectors(folder, progress=progress)
+        paths = write_vectors(folder, progress=progress, cell=arguments.cell)
     except NotVerifiedError as error:
         print(f"nothing was written: {error}")
         return 1
