@@ -29,6 +29,7 @@ from jax.test_util import check_grads
 from markers import measured, table, write_part
 
 import reference
+from reference.judging.verdicts import judge_solved
 from reference.mistakes import MISTAKES, Mistake, correct
 from reference.network import CELLS
 from reference.network.gradients import GRADIENTS, LOSSES
@@ -37,7 +38,6 @@ from reference.oracle.answers import Answer, solved
 from reference.problems import Problem
 from reference.rounding.tolerance import decides, over_tolerance
 from reference.user_code import Parameters
-from reference.verdicts import judge_solved
 
 PROBLEMS = 200
 FEW = 16  # that check_grads and gradcheck, which are slower, meet

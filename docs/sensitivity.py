@@ -12,9 +12,9 @@ import numpy as np
 from markers import measured, table, write_part
 
 import reference
+from reference.judging.verdicts import judge_solved
 from reference.mistakes import Derivation
 from reference.oracle.answers import solved
-from reference.verdicts import judge_solved
 
 PROBLEMS = 200
 LARGEST = 2**16  # in units of eps

@@ -12,15 +12,15 @@ from types import ModuleType
 from reference.compare import assert_gradients_match, compare, diagnose
 from reference.equations import judge_equations
 from reference.findings import Diagnosis
-from reference.leaf_report import LeafReport
-from reference.leaves import check_gradient
+from reference.functions.leaf_report import LeafReport
+from reference.functions.leaves import check_gradient
+from reference.judging.processes import NoVerdictError
+from reference.judging.verdicts import judge, judge_each
 from reference.network.cell import Cell
 from reference.network.gradients import gradients
 from reference.network.sequence import forward
 from reference.problems import Problem, draw_problems, make_problem, random_problem
-from reference.processes import NoVerdictError
 from reference.report import Report
-from reference.verdicts import judge, judge_each
 
 __all__ = [
     "Cell",

@@ -4,18 +4,17 @@ A candidate is a function ``candidate(params, x, h0, target)`` that returns a ma
 namedtuple with any of the gradients ``W U b V c x h0 h``, where ``h`` is the gradient in every
 state, (T+1, H) or (T+1, B, H). ``manual_bptt`` is judged as one more candidate.
 
-Each problem is looked at end to end and step by step (``reference.verdicts``). The second needs
-``h``, and is sharpest where the candidate also returns its ``states``, (T+1, H) or (T+1, B, H).
-Return ``h`` if the other gradients are computed from it; otherwise leave it out. A candidate that
-is right in all problems is called with some of them, and with their shapes, again
-(``reference.memory``).
+Each problem is looked at end to end and step by step (``reference.judging.verdicts``). The second
+needs ``h``, and is sharpest where the candidate also returns its ``states``, (T+1, H) or
+(T+1, B, H). Return ``h`` if the other gradients are computed from it; otherwise leave it out. A
+candidate that is right in all problems is called with some of them, and with their shapes, again
+(``reference.judging.memory``).
 
 All of this happens in one process, which a candidate can change or end. ``manual-bptt check`` runs
-the candidate in another (``reference.processes``).
+the candidate in another (``reference.judging.processes``).
 
-What is wrong is then explained: by the mistake that reproduces it (``reference.diagnosis``), by
-where in time it goes wrong (``reference.localisation``), and by the smallest problem that shows it
-(``reference.smallest``).
+What is wrong is then explained (``reference.explaining``): by the mistake that reproduces it, by
+where in time it goes wrong, and by the smallest problem that shows it.
 """
 
 import warnings
@@ -24,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from reference.candidates import Caller, Candidate
-from reference.explanation import with_reasons
+from reference.explaining.explanation import with_reasons
 from reference.findings import Diagnosis
-from reference.memory import Draw, to_call_again
+from reference.judging.candidates import Caller, Candidate
+from reference.judging.memory import Draw, to_call_again
+from reference.judging.verdicts import judge
 from reference.network import named_cell
 from reference.network.cell import Cell
 from reference.network.gradients import Loss
@@ -35,7 +35,6 @@ from reference.oracle.padding import each_shape_compiles
 from reference.problems import Problem, checked_sizes, draw_problems
 from reference.report import FAILURES, Report
 from reference.rounding.formats import default_dtype
-from reference.verdicts import judge
 
 MOST_SEEN = 200  # of the problems that were drawn; of these, some are called again
 

@@ -116,6 +116,7 @@ FREQUENCIES = {
     "saturated": 0.15,
     "linear": 0.1,
 }
+GIVEN = {"x": "TBD", "h0": "BH", "target": "TBO"}  # axes of what is given beside parameters
 STEPS = ((1, 1), (2, 2), (3, 3), (4, 8), (9, 32), (33, 40))
 LARGEST = 8  # of D, H and O in all but a few of the problems that draw_problems draws
 # After so many problems, every 40th is long or wide, in turns: a short comparison need not wait for
@@ -256,6 +257,17 @@ def make_problem(
     of = parameters_type(cell.fields)(*(arrays[k] for k in cell.fields))
     x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
     return Problem(of, x, h0, target, loss, origin, cell, *formats)
+
+
+def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int) -> dict[str, Any]:
+    """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
+    rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
+    shapes: dict[str, tuple[int, ...]] = {**cell.shapes(shape)}
+    for k, axes in GIVEN.items():
+        timeless = k == "target" and loss == "last_step_squared_error"
+        kept = [a for a in axes if a in shape and not (timeless and a == "T")]
+        shapes[k] = tuple(shape[a] for a in kept)
+    return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
 
 
 def _cell_name(cell: Cell) -> str:

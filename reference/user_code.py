@@ -1,9 +1,9 @@
 """Loading and calling a function that is not ours, here or in a process of its own.
 
-Run as a script this is the process that ``reference.processes`` starts: it imports the function
-and answers calls until its input ends. So the file needs nothing but NumPy, and knows nothing of
-the answers that the function is judged by. What goes through the pipes is JSON and the bytes of
-arrays: whatever an untrusted process writes, reading it runs no code.
+Run as a script this is the process that ``reference.judging.processes`` starts: it imports the
+function and answers calls until its input ends. So the file needs nothing but NumPy, and knows
+nothing of the answers that the function is judged by. What goes through the pipes is JSON and the
+bytes of arrays: whatever an untrusted process writes, reading it runs no code.
 """
 
 import ctypes

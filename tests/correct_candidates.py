@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from reference import draw_problems
+from reference.judging.verdicts import judge_solved
 from reference.mistakes import correct
 from reference.oracle.answers import solved
 from reference.report import FAILURES
-from reference.verdicts import judge_solved
 
 CANDIDATES = {"the textbook, step by step": correct()}
 

@@ -17,13 +17,13 @@ import numpy as np
 from correct_candidates import in_plain_loops
 from jax import lax
 
-from reference.leaves import autodiff, judge
+from reference.functions.leaves import autodiff, judge
+from reference.functions.trees import Caller, loss_of_variables, match, read
 from reference.network import CELLS
 from reference.network.gradients import squared_error
 from reference.network.sequence import Probes, sequence
 from reference.problems import random_problem
 from reference.report import FAILURES
-from reference.trees import Caller, loss_of_variables, match, read
 from reference.user_code import Parameters
 
 

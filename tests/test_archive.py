@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from manual_bptt.archive import read_arrays, write_arrays
 from manual_bptt.interop import save_safetensors
 from manual_bptt.params import init_params
-from reference import vectors
+from reference.golden import vectors
 
 NAMES = st.text("abcXYZ019._ é/", min_size=1, max_size=9).filter(
     lambda name: name not in ("file", "allow_pickle")

@@ -13,7 +13,7 @@ import pytest
 from correct_candidates import CANDIDATES, in_plain_loops
 
 import reference
-from reference.candidates import LAYOUTS, Caller, Flaw, in_layout
+from reference.judging.candidates import LAYOUTS, Caller, Flaw, in_layout
 from reference.mistakes import correct
 from reference.problems import random_problem
 

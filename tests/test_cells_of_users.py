@@ -16,11 +16,11 @@ import pytest
 import manual_bptt as mb
 import reference
 from manual_bptt.cli import main
-from reference.candidates import Caller
+from reference.judging.candidates import Caller
+from reference.judging.verdicts import judge_solved
 from reference.network import CELLS, in_code, name_of, named_cell
 from reference.oracle.answers import solved
 from reference.oracle.padding import zeros_are_exact
-from reference.verdicts import judge_solved
 
 BREAKS = ("slope", "gate", "carried", "dW one step late", "transposed")
 

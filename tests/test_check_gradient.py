@@ -12,10 +12,10 @@ import pytest
 from correct_gradients import EXAMPLES, Judge
 from jax import lax
 
-from reference.leaf_report import Leaf, LeafReport
-from reference.leaves import check_gradient
+from reference.functions.leaf_report import Leaf, LeafReport
+from reference.functions.leaves import check_gradient
+from reference.functions.trees import MISSING, match, read
 from reference.rounding.noise import narrow_precisions, perturbed
-from reference.trees import MISSING, match, read
 
 # Of the correct gradients, those that are judged in every run; `python tests/correct_gradients.py`
 # judges all of them on many draws.

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from correct_candidates import CANDIDATES, judge_all, main, markdown
 
+from reference.judging.verdicts import judge_solved
 from reference.mistakes import MISTAKES, correct
 from reference.oracle.answers import solved
 from reference.problems import REGIMES, random_problem
-from reference.verdicts import judge_solved
 
 
 def drawn(dtype):

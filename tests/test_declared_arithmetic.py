@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import reference
 from manual_bptt.cli import main
+from reference.judging.verdicts import judge_solved
 from reference.mistakes import MISTAKES
 from reference.oracle.answers import solved
 from reference.oracle.programs import machine
@@ -27,7 +28,6 @@ from reference.report import FAILURES
 from reference.rounding.formats import FORMATS, Arithmetic, named_arithmetic
 from reference.rounding.known import closed, exact, narrowed, one_term
 from reference.rounding.noise import perturbed
-from reference.verdicts import judge_solved
 
 GPU = np.load(Path(__file__).with_name("gpu_gradients.npz"))
 SHAPE = {"T": 7, "B": 2, "D": 3, "H": 4, "O": 2}

@@ -9,12 +9,12 @@ import pytest
 from correct_candidates import CANDIDATES, in_plain_loops
 
 import reference
-from reference.candidates import Caller, returned
-from reference.diagnosis import Evidence, explain, gather, telling_problems
+from reference.explaining.diagnosis import Evidence, explain, gather, telling_problems
+from reference.explaining.observations import observations
 from reference.findings import Diagnosis, Finding
+from reference.judging.candidates import Caller, returned
 from reference.mistakes import LOSSES, MISTAKES, combined, correct, results_of
 from reference.network.gradients import GRADIENTS
-from reference.observations import observations
 
 # In the loss of the last step these change nothing, or are the same as another.
 NOT_IN_THE_LAST_STEP = {

@@ -3,9 +3,12 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import arrows
 import pytest
+from markers import read_part
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +42,28 @@ LAYERS = CORE | {
     "cli": {*CORE, "training", "forecasting", "page"},
     "__init__": {"cells", "params", "losses", "forward", "backward", "gradients"},
 }
+# What each shelf of reference may import of reference, from the ground up.
+_GROUND = {"devices", "jaxprs", "user_code"}
+_PROVED = {*_GROUND, "network", "rounding", "problems", "oracle"}
+_JUDGED = {*_PROVED, "mistakes", "findings", "report", "judging"}
+REFERENCE = {
+    **{name: set() for name in _GROUND},
+    "network": _GROUND,
+    "rounding": {*_GROUND, "network"},
+    "problems": {*_GROUND, "network", "rounding"},
+    "oracle": {*_GROUND, "network", "rounding", "problems"},
+    "mistakes": {"network", "problems"},
+    "strategies": {"network", "rounding", "problems"},
+    "findings": {"mistakes", "problems"},
+    "report": {"network", "problems", "findings"},
+    "judging": {*_PROVED, "report"},
+    "explaining": _JUDGED,
+    "golden": _PROVED,
+    "equations": {*_PROVED, "report"},
+    "functions": {*_PROVED, "report", "explaining"},
+    "compare": {*_JUDGED, "explaining"},
+    "__init__": {*_JUDGED, "explaining", "equations", "functions", "compare"},
+}
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {
     "cli": {"reference", "rich", "matplotlib", "threadpoolctl", "jax", "torch", "distributed"},
@@ -68,12 +93,23 @@ def imported(path):
     return names
 
 
+def of_package(package, path):
+    """Return the top-level modules and folders of a package that one of its files imports."""
+    parts = [n.split(".") for n in imported(path) if n.startswith(f"{package}.")]
+    return {p[1] for p in parts if p[1] in {f.parts[0] for f in shelves(package)}}
+
+
+def shelves(package):
+    folder = ROOT / package
+    return [Path(p.relative_to(folder).parts[0].removesuffix(".py")) for p in files(package)]
+
+
 def files(package):
     return sorted((ROOT / package).rglob("*.py"))
 
 
 def layer(path):
-    return path.relative_to(ROOT / "manual_bptt").parts[0].removesuffix(".py")
+    return path.relative_to(ROOT).parts[1].removesuffix(".py")
 
 
 def outside(path):
@@ -83,10 +119,16 @@ def outside(path):
 
 @pytest.mark.parametrize("path", files("manual_bptt"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_arrows_within_manual_bptt_point_one_way(path):
-    own = layer(path)
-    parts = [n.split(".") for n in imported(path) if n.startswith("manual_bptt.")]
-    used = {p[1] for p in parts if p[1] in LAYERS}
-    assert used <= LAYERS[own] | {own}
+    assert of_package("manual_bptt", path) <= LAYERS[layer(path)] | {layer(path)}
+
+
+@pytest.mark.parametrize("path", files("reference"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows_within_reference_point_one_way(path):
+    assert of_package("reference", path) <= REFERENCE[layer(path)] | {layer(path)}
+
+
+def test_the_shelves_of_reference_stand_on_one_another_without_a_circle():
+    TopologicalSorter(REFERENCE).prepare()
 
 
 @pytest.mark.parametrize("path", files("manual_bptt"), ids=lambda p: str(p.relative_to(ROOT)))
@@ -102,6 +144,11 @@ def test_manual_bptt_imports_numpy_alone_and_the_command_the_rest_when_needed(pa
 @pytest.mark.parametrize("path", files("reference"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_reference_never_imports_manual_bptt(path):
     assert outside(path) <= {"jax", "numpy", "reference"} | BESIDE_JAX.get(path.stem, set())
+
+
+def test_the_picture_of_the_arrows_is_that_of_the_files():
+    assert read_part("arrows", arrows.PAGE) == arrows.part()
+    assert arrows.needed({"a": {"b", "c"}, "b": {"c"}, "c": set()})["a"] == {"b"}
 
 
 def run(code):

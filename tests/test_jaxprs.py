@@ -13,9 +13,9 @@ from jax import lax
 
 import reference
 from reference import jaxprs
+from reference.functions.trees import loss_of_variables, read
 from reference.jaxprs import Branches, Call, Scan, While
 from reference.rounding.noise import unknown_operations
-from reference.trees import loss_of_variables, read
 
 SQUARE = np.array([[0.5, -1.0], [0.25, 2.0]])
 PAIR = np.array([0.5, -1.5])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import reference
-from reference.candidates import Caller
-from reference.memory import to_call_again
+from reference.judging.candidates import Caller
+from reference.judging.memory import to_call_again
+from reference.judging.processes import CandidateProcess
 from reference.mistakes import correct
-from reference.processes import CandidateProcess
 
 ARRAYS = ("W", "U", "b", "V", "c", "x", "h0", "target")
 

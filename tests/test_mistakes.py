@@ -10,12 +10,12 @@ import pytest
 
 import reference
 from reference import mistakes
+from reference.judging.verdicts import judge_solved
 from reference.mistakes import LOSSES, MISTAKES, Derivation, correct
 from reference.network.gradients import GRADIENTS
 from reference.oracle.answers import solved
 from reference.problems import Problem, random_problem
 from reference.rounding.tolerance import PROVES
-from reference.verdicts import judge_solved
 
 # float32 rounds by more than these amount to, in most problems.
 TOO_SMALL_FOR_FLOAT32 = {"slope off by 1e-7", "weight decay in dW", "1e-8 added to the slope"}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from manual_bptt.cli import main
-from reference import processes
-from reference.candidates import Caller, returned
+from reference.judging import processes
+from reference.judging.candidates import Caller, returned
+from reference.judging.processes import CandidateProcess, NoVerdictError
 from reference.problems import random_problem
-from reference.processes import CandidateProcess, NoVerdictError
 from reference.user_code import LoadError, OutOfTimeError
 
 MODULE = '''

@@ -7,13 +7,13 @@ import pytest
 from correct_candidates import in_plain_loops
 
 import reference
-from reference.candidates import Caller
+from reference.explaining.localisation import ranges, single_errors
+from reference.explaining.smallest import smallest
 from reference.findings import Counterexample
-from reference.localisation import ranges, single_errors
+from reference.judging.candidates import Caller
 from reference.mistakes import MISTAKES, correct
 from reference.problems import make_problem, random_problem
 from reference.report import FAILURES
-from reference.smallest import smallest
 
 
 def mistaken(*arguments):

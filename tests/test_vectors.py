@@ -22,15 +22,10 @@ from hypothesis import strategies as st
 import manual_bptt as mb
 from manual_bptt import cli
 from manual_bptt.candidate import candidate
-from reference import enclosures, vectors
-from reference.corners import CASES, LABS, LAST, Case, cases_of, expected, inputs, shapes
-from reference.enclosures import bound, nearest, rounded
-from reference.mistakes import MISTAKES, correct
-from reference.network import CELLS
-from reference.network.cell import Cell
-from reference.network.gradients import GRADIENTS
-from reference.problems import make_problem
-from reference.vectors import (
+from reference.golden import enclosures, vectors
+from reference.golden.corners import CASES, LABS, LAST, Case, cases_of, expected, inputs, shapes
+from reference.golden.enclosures import bound, nearest, rounded
+from reference.golden.vectors import (
     DTYPES,
     Certified,
     NotVerifiedError,
@@ -39,6 +34,11 @@ from reference.vectors import (
     read_vectors,
     write_vectors,
 )
+from reference.mistakes import MISTAKES, correct
+from reference.network import CELLS
+from reference.network.cell import Cell
+from reference.network.gradients import GRADIENTS
+from reference.problems import make_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "golden_vectors"

@@ -79,7 +79,7 @@ def _sizes(text: str) -> dict[str, int]:
 def _check(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "rich")
     import reference
-    from reference.processes import CandidateProcess
+    from reference.judging.processes import CandidateProcess
     from reference.rounding.formats import default_dtype
     from reference.user_code import LoadError, load, load_function, said_to_print
 

@@ -20,7 +20,7 @@ def add_to(commands: Any) -> None:
 
 def _vectors(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "mpmath", "rich")
-    from reference.vectors import NotVerifiedError, write_vectors
+    from reference.golden.vectors import NotVerifiedError, write_vectors
 
     folder = output_folder(arguments.out)
     try:

@@ -12,8 +12,8 @@ from math import prod
 
 import numpy as np
 
-from reference.diagnosis import Evidence
-from reference.resemblance import (
+from reference.explaining.diagnosis import Evidence
+from reference.explaining.resemblance import (
     coarse,
     coarse_numbers,
     coarse_products,

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from mpmath.libmp import finf, fninf, to_rational  # type: ignore[import-untyped]
 
-from reference.corners import expected
+from reference.golden.corners import expected
 from reference.network.cell import Cell
 from reference.network.gradients import named_loss
 from reference.network.sequence import Probes, run, zero_probes

@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from reference.candidates import Caller
+from reference.judging.candidates import Caller
+from reference.judging.verdicts import judge
 from reference.network.cell import Axis, Cell
 from reference.oracle.padding import each_shape_compiles
-from reference.problems import Problem, make_problem
-from reference.verdicts import judge
+from reference.problems import GIVEN, Problem, make_problem, round_numbers
 
 MOST_STEPS = 12_000  # of all attempts together, so that long sequences are not shrunk for long
 TOGETHER = 32  # attempts that are judged in one go
 STEPS, LONG = (1, 2, 3, 4), (9, 17, 33, 40)
-GIVEN = {"x": "TBD", "h0": "BH", "target": "TBO"}
 
 Arrays = dict[str, Any]
 
@@ -97,17 +96,6 @@ def _fresh(loss: Any, batched: bool, sizes: Mapping[str, int], cell: Cell) -> It
     long = [(*(n for _ in free), T) for T in LONG for n in (1, 2)]
     for numbers in sorted(short, key=lambda n: (n[-1], sum(n))) + long:
         yield round_numbers({**dict(zip([*free, "T"], numbers, strict=True)), **sizes}, loss, cell)
-
-
-def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int) -> Arrays:
-    """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
-    rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
-    shapes: dict[str, tuple[int, ...]] = {**cell.shapes(shape)}
-    for k, axes in GIVEN.items():
-        timeless = k == "target" and loss == "last_step_squared_error"
-        kept = [a for a in axes if a in shape and not (timeless and a == "T")]
-        shapes[k] = tuple(shape[a] for a in kept)
-    return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
 
 
 # Simpler ones ------------------------------------------------------------------------------------

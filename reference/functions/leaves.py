@@ -22,8 +22,25 @@ import jax
 import numpy as np
 
 from reference.devices import float64_on_cpu
-from reference.leaf_report import Leaf, LeafReport
-from reference.resemblance import FACTORS, coarse, coarse_numbers, coarse_products, described
+from reference.explaining.resemblance import (
+    FACTORS,
+    coarse,
+    coarse_numbers,
+    coarse_products,
+    described,
+)
+from reference.functions.leaf_report import Leaf, LeafReport
+from reference.functions.trees import (
+    MISSING,
+    Caller,
+    Given,
+    Matched,
+    Raised,
+    loss_of_variables,
+    match,
+    read,
+)
+from reference.functions.voices import THIRD_VOICES, Loss, ask
 from reference.rounding.formats import (
     PLAIN,
     Arithmetic,
@@ -38,9 +55,7 @@ from reference.rounding.noise import (
     with_rounded_factors,
 )
 from reference.rounding.tolerance import FLUSHED, MULTIPLE, decides, over_tolerance
-from reference.trees import MISSING, Caller, Given, Matched, Raised, loss_of_variables, match, read
 from reference.user_code import as_array
-from reference.voices import THIRD_VOICES, Loss, ask
 
 Measure = tuple[np.ndarray, np.ndarray]
 Autodiff = Callable[[list[np.ndarray], np.dtype[Any]], list[Measure]]

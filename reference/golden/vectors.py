@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from reference.corners import LABS, LAST, Case, cases_of, expected, inputs, shapes
 from reference.devices import float64_on_cpu
-from reference.enclosures import bound, values
+from reference.golden.corners import LABS, LAST, Case, cases_of, expected, inputs, shapes
+from reference.golden.enclosures import bound, values
 from reference.network import name_of, named_cell
 from reference.network.cell import Cell
 from reference.network.gradients import LOSSES, squared_error
@@ -135,7 +135,7 @@ def verified(
     >>> verified("dW", np.float64(2), np.float64(0), np.float64(3), np.float64(1e-15))
     Traceback (most recent call last):
         ...
-    reference.vectors.NotVerifiedError: dW: autodiff contradicts the certified value
+    reference.golden.vectors.NotVerifiedError: dW: autodiff contradicts the certified value
     """
     found = Certified(value, error_bound, np.vectorize(bound, otypes=[float])(tolerance))
     if not found.accepts(autodiff):

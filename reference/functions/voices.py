@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from reference.devices import float64_on_cpu
-from reference.leaf_report import Leaf
+from reference.functions.leaf_report import Leaf
 from reference.user_code import in_words
 
 Loss = Callable[[list[Any]], Any]

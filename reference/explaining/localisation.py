@@ -9,11 +9,11 @@ goes wrong for single steps makes up all that goes wrong.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from reference.candidates import Caller
+from reference.explaining.observations import grouped
+from reference.judging.candidates import Caller
+from reference.judging.verdicts import judge
 from reference.network.sequence import forward
-from reference.observations import grouped
 from reference.problems import Problem
-from reference.verdicts import judge
 
 LONGEST = 40  # steps: more would need a shape of the oracle's that has to be compiled
 

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference.candidates import Caller
-from reference.problems import Problem, make_problem, random_problem
+from reference.judging.candidates import Caller
+from reference.judging.verdicts import judge
+from reference.problems import Problem, make_problem, random_problem, round_numbers
 from reference.report import FAILURES, Verdict
-from reference.smallest import round_numbers
-from reference.verdicts import judge
 
 Draw = Mapping[str, Any]  # what ``draw_problems`` is given
 SEEN_AGAIN = 8  # of the problems that were drawn

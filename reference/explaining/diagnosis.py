@@ -14,7 +14,7 @@ reproduces more of what was returned than without it, and nothing less: so a gra
 is never explained away, and two mistakes are two findings. In the end all that the mistakes spoil
 must be reproduced; and where dh is wrong in a way that none explains, nothing that follows from it
 is explained either. No explanation is better than a wrong one; what none explains is described
-(``reference.observations``).
+(``reference.explaining.observations``).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference.candidates import Caller, returned
 from reference.findings import Finding
+from reference.judging.candidates import Caller, returned
+from reference.judging.verdicts import judge_whole
 from reference.mistakes import MISTAKES, Derivation, Mistake, combined, outputs_of, results_of
 from reference.network import CELLS
 from reference.network.cell import Cell
@@ -32,7 +33,6 @@ from reference.oracle.answers import solved
 from reference.problems import Problem, make_problem, random_problem
 from reference.report import Verdict
 from reference.rounding.tolerance import Measure, decides, over_tolerance
-from reference.verdicts import judge_whole
 
 PLAIN = 30.0  # times the tolerance: an error that no second rounding explains
 MOST = 3  # mistakes on top of one another

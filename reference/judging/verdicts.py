@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reference.candidates import Caller, Candidate, Flaw, Returned, returned
+from reference.judging.candidates import Caller, Candidate, Flaw, Returned, returned
 from reference.oracle.answers import Answer, Solved, check_steps, solved
 from reference.problems import Problem
 from reference.report import Verdict

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from reference.candidates import LAYOUTS, Caller, Flaw
-from reference.diagnosis import Evidence, explain, gather, repeats, telling_problems
+from reference.explaining.diagnosis import Evidence, explain, gather, repeats, telling_problems
+from reference.explaining.localisation import on_lengths, on_steps
+from reference.explaining.observations import observations
+from reference.explaining.smallest import smallest
 from reference.findings import Counterexample, Diagnosis
-from reference.localisation import on_lengths, on_steps
-from reference.memory import Draw, shortest_history
+from reference.judging.candidates import LAYOUTS, Caller, Flaw
+from reference.judging.memory import Draw, shortest_history
+from reference.judging.processes import NoVerdictError
+from reference.judging.verdicts import judge, judged_calls
 from reference.network import in_code
 from reference.network.gradients import Loss
-from reference.observations import observations
 from reference.oracle.answers import solved
 from reference.problems import Problem, random_problem
-from reference.processes import NoVerdictError
 from reference.report import FAILURES, Report
-from reference.smallest import smallest
 from reference.user_code import importable
-from reference.verdicts import judge, judged_calls
 
 LONGEST_LINE = 4000  # characters of a line that makes a problem again
 

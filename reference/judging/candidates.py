@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reference.judging.processes import CandidateProcess, NoVerdictError
 from reference.network.cell import Cell
 from reference.problems import Problem
-from reference.processes import CandidateProcess, NoVerdictError
 from reference.user_code import Outcome, OutOfTimeError, Runner
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess

@@ -1,0 +1,1 @@
+"""Golden vectors: problems whose answers are certified, for code in any language."""

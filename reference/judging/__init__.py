@@ -1,0 +1,1 @@
+"""Calling candidates, and judging what they return."""
