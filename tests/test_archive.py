@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from manual_bptt.archive import read_arrays, write_arrays
 from manual_bptt.interop import save_safetensors
 from manual_bptt.params import init_params
-from reference.golden import vectors
+from reference.vectors import files
 
 NAMES = st.text("abcXYZ019._ é/", min_size=1, max_size=9).filter(
     lambda name: name not in ("file", "allow_pickle")
@@ -407,7 +407,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     [
         lambda path: write_arrays(path, {"a": np.zeros(1000)}),
         lambda path: save_safetensors(path, init_params(2, 3, 1)),
-        lambda path: vectors._write(path, b"a golden vector"),
+        lambda path: files._write(path, b"a golden vector"),
     ],
     ids=["arrays", "safetensors", "golden vectors"],
 )

@@ -58,7 +58,7 @@ REFERENCE = {
     "report": {"network", "problems", "findings"},
     "judging": {*_PROVED, "report"},
     "explaining": _JUDGED,
-    "golden": _PROVED,
+    "vectors": _PROVED,
     "equations": {*_PROVED, "report"},
     "functions": {*_PROVED, "report", "explaining"},
     "compare": {*_JUDGED, "explaining"},

@@ -22,23 +22,17 @@ from hypothesis import strategies as st
 import manual_bptt as mb
 from manual_bptt import cli
 from manual_bptt.candidate import candidate
-from reference.golden import enclosures, vectors
-from reference.golden.corners import CASES, LABS, LAST, Case, cases_of, expected, inputs, shapes
-from reference.golden.enclosures import bound, nearest, rounded
-from reference.golden.vectors import (
-    DTYPES,
-    Certified,
-    NotVerifiedError,
-    Vector,
-    hexadecimal,
-    read_vectors,
-    write_vectors,
-)
 from reference.mistakes import MISTAKES, correct
 from reference.network import CELLS
 from reference.network.cell import Cell
 from reference.network.gradients import GRADIENTS
 from reference.problems import make_problem
+from reference.vectors import certified as certification
+from reference.vectors import enclosures, files
+from reference.vectors.certified import DTYPES, Certified, NotVerifiedError, Vector
+from reference.vectors.corners import CASES, LABS, LAST, Case, cases_of, expected, inputs, shapes
+from reference.vectors.enclosures import bound, nearest, rounded
+from reference.vectors.files import hexadecimal, read_vectors, write_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "golden_vectors"
@@ -562,13 +556,13 @@ def test_a_wrong_derivation_of_values_is_refused_and_nothing_written(monkeypatch
 
 @pytest.mark.parametrize("k", EXPECTED)
 def test_every_array_is_compared_with_autodiff(monkeypatch, tmp_path, k):
-    right = vectors.values
+    right = certification.values
 
     def off(problem):
         value, error_bound = right(problem)[k]
         return right(problem) | {k: (value + 1e-6 * (1 + np.abs(value)), error_bound)}
 
-    monkeypatch.setattr(vectors, "values", off)
+    monkeypatch.setattr(certification, "values", off)
     with pytest.raises(NotVerifiedError, match=f"^{k} of whole-numbers: autodiff contradicts"):
         write_vectors(tmp_path, FEW[:1])
 
@@ -630,7 +624,7 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_hexadecimal_numbers_are_exact_and_of_the_form_that_is_read(number):
     text = hexadecimal(number)
-    assert vectors.HEXADECIMAL.fullmatch(text)
+    assert files.HEXADECIMAL.fullmatch(text)
     assert float.fromhex(text).hex() == number.hex()
 
 

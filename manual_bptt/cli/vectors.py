@@ -20,7 +20,8 @@ def add_to(commands: Any) -> None:
 
 def _vectors(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "mpmath", "rich")
-    from reference.golden.vectors import NotVerifiedError, write_vectors
+    from reference.vectors.certified import NotVerifiedError
+    from reference.vectors.files import write_vectors
 
     folder = output_folder(arguments.out)
     try:

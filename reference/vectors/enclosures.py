@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from mpmath.libmp import finf, fninf, to_rational  # type: ignore[import-untyped]
 
-from reference.golden.corners import expected
 from reference.network.cell import Cell
 from reference.network.gradients import named_loss
 from reference.network.sequence import Probes, run, zero_probes
 from reference.problems import Problem
 from reference.rounding.intervals import enclosed
+from reference.vectors.corners import expected
 
 PRECISIONS = (256, 512, 1024, 2048, 4096)  # bits, one after the other until all is certain
 DIGITS = 8  # binary ones of a bound, which is rounded upwards

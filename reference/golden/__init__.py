@@ -1,1 +1,0 @@
-"""Golden vectors: problems whose answers are certified, for code in any language."""
