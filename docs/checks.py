@@ -32,7 +32,8 @@ import reference
 from reference.judging.verdicts import judge_solved
 from reference.mistakes import MISTAKES, Mistake, correct
 from reference.network import CELLS
-from reference.network.gradients import GRADIENTS, LOSSES
+from reference.network.gradients import GRADIENTS
+from reference.network.losses import LOSSES
 from reference.network.sequence import PARAMETERS, run, zero_probes
 from reference.oracle.answers import Answer, solved
 from reference.problems import Problem

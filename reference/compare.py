@@ -30,7 +30,7 @@ from reference.judging.memory import Draw, to_call_again
 from reference.judging.verdicts import judge
 from reference.network import named_cell
 from reference.network.cell import Cell
-from reference.network.gradients import Loss
+from reference.network.losses import AnyLoss
 from reference.oracle.padding import each_shape_compiles
 from reference.problems import Problem, checked_sizes, draw_problems
 from reference.report import FAILURES, Report
@@ -46,7 +46,7 @@ BAD_AGAIN = FAILURES | {"not returned"}
 def compare(
     candidate: Candidate,
     *,
-    loss: Loss = "squared_error",
+    loss: AnyLoss = "squared_error",
     cell: str | Cell = "tanh",
     cases: int = 200,
     seed: int = 0,

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.network.gradients import loss_gradient
+from reference.network.losses import LOSSES, named_loss
 from reference.problems import Problem
 
 Array = NDArray[Any]
 Candidate = Callable[[Any, Any, Any, Any], dict[str, Array]]
-LOSSES = ("squared_error", "last_step_squared_error")
 LOSS_PIECES = frozenset({"counts", "error", "output_gradient"})  # about squared errors alone
 
 
@@ -47,7 +47,7 @@ class Derivation:
         x = self.inputs(x).reshape(len(x), -1, x.shape[-1])
         self.T, self.B, self.D = x.shape
         self.O, self.H = self.V.shape
-        self.last_step_alone = loss == "last_step_squared_error"
+        self.last_step_alone = not named_loss(loss).over_time
         self.x, self.dx = np.zeros((2, self.T + 2, self.B, self.D), dtype)
         self.a, self.h, self.da, self.dh = np.zeros((4, self.T + 2, self.B, self.H), dtype)
         self.y, self.dy, self.target = np.zeros((3, self.T + 2, self.B, self.O), dtype)
@@ -264,7 +264,7 @@ def outputs_of(problem: Problem) -> Array:
     """Return the outputs of every step, (T, O) or (T, B, O)."""
     x = problem.x
     none = np.zeros((*x.shape[:-1], len(problem.params.c)), x.dtype)
-    d = Derivation(problem.params, x, problem.h0, none, LOSSES[0])
+    d = Derivation(problem.params, x, problem.h0, none, "squared_error")
     d.forward()
     y: Array = d.y[1:-1].reshape(none.shape)
     return y
@@ -283,7 +283,7 @@ def results_of(derivation: type[Derivation], problem: Problem) -> dict[str, Arra
         if LOSS_PIECES & vars(derivation).keys():
             raise ValueError("this mistake is one in the gradient of squared errors")
         derivation = _for_any_loss(derivation, problem)
-    loss = problem.loss if isinstance(problem.loss, str) else LOSSES[0]
+    loss = problem.loss if isinstance(problem.loss, str) else "squared_error"
     return _candidate(derivation, loss)(
         problem.params, problem.x.copy(), problem.h0, problem.target
     )

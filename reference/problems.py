@@ -13,7 +13,7 @@ import numpy as np
 
 from reference.network import CELLS, in_code, named_cell
 from reference.network.cell import Axis, Cell
-from reference.network.gradients import named_loss
+from reference.network.losses import Loss, named_loss
 from reference.network.sequence import require_shape
 from reference.rounding.formats import (
     Arithmetic,
@@ -48,6 +48,11 @@ class Problem:
     def rounding(self) -> Arithmetic:
         """The formats of factors and of states."""
         return named_arithmetic(self.arithmetic, self.storage)
+
+    @property
+    def facts(self) -> Loss:
+        """What is known of the loss."""
+        return named_loss(self.loss)
 
     @property
     def formats(self) -> str:
@@ -156,7 +161,7 @@ def random_problem(
     >>> random_problem(T=5, B=3, D=2, H=4, O=1, regime="saturated", seed=0).sizes
     {'T': 5, 'B': 3, 'D': 2, 'H': 4, 'O': 1}
     """
-    function, cell, formats = named_loss(loss), named_cell(cell), (arithmetic, storage)
+    known, cell, formats = named_loss(loss), named_cell(cell), (arithmetic, storage)
     rounding = checked_arithmetic(*formats, dtype)
     if regime not in REGIMES:
         raise ValueError(f"regime is {regime!r}; expected one of {sorted(REGIMES)}")
@@ -170,13 +175,13 @@ def random_problem(
 
     drawn["c"] = normal(O)
     x, h0 = inputs * normal(T, *batch, D), 0.5 * normal(*batch, H)
-    target = normal(*batch, O) if loss == "last_step_squared_error" else normal(T, *batch, O)
+    target = normal(*(T,) * known.over_time, *batch, O)
     arrays = (*drawn.values(), x, h0, target)
     *values, x, h0, target = (rounding.representable(array.astype(dtype)) for array in arrays)
     params = parameters_type(cell.fields)(*values)
     origin = (
         f"reference.random_problem(T={T}, B={B}, D={D}, H={H}, O={O}, regime={regime!r}, "
-        f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss, function)}{_cell_name(cell)}"
+        f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss)}{_cell_name(cell)}"
         f"{_format_names(*formats)})"
     )
     return Problem(params, x, h0, target, loss, origin, cell, *formats)
@@ -232,7 +237,7 @@ def make_problem(
     >>> make_problem(W=[[1]], U=[[1]], b=[0], V=[[1]], c=[0], x=[[2]], h0=[0], target=[[0.5]]).sizes
     {'T': 1, 'D': 1, 'H': 1, 'O': 1}
     """
-    function, cell, formats = named_loss(loss), named_cell(cell), (arithmetic, storage)
+    known, cell, formats = named_loss(loss), named_cell(cell), (arithmetic, storage)
     checked_arithmetic(*formats, dtype)
     if params.keys() != {*cell.fields}:
         expected = " ".join(cell.fields)
@@ -243,14 +248,14 @@ def make_problem(
         raise ValueError(f"x has shape {arrays['x'].shape}; expected (T, D) or (T, B, D)")
     T, *batch, D = arrays["x"].shape
     H, O = arrays["h0"].shape[-1] if arrays["h0"].ndim else 0, arrays["c"].size
-    steps = [] if loss == "last_step_squared_error" else [T]
+    steps = [T] * known.over_time
     shapes = cell.shapes({"D": D, "H": H, "O": O})
     shapes |= {"h0": (*batch, H), "target": (*steps, *batch, O)}
     for k, shape in shapes.items():
         require_shape(k, arrays[k], shape)
     words = [f"{k}={_shortest(array)}" for k, array in arrays.items()]
     words += [] if dtype == "float64" else [f"dtype={str(dtype)!r}"]
-    words += [] if loss == "squared_error" else [f"loss={_loss_name(loss, function)}"]
+    words += [] if loss == "squared_error" else [f"loss={_loss_name(loss)}"]
     origin = (
         f"reference.make_problem({', '.join(words)}{_cell_name(cell)}{_format_names(*formats)})"
     )
@@ -264,7 +269,7 @@ def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int)
     rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
     shapes: dict[str, tuple[int, ...]] = {**cell.shapes(shape)}
     for k, axes in GIVEN.items():
-        timeless = k == "target" and loss == "last_step_squared_error"
+        timeless = k == "target" and not named_loss(loss).over_time
         kept = [a for a in axes if a in shape and not (timeless and a == "T")]
         shapes[k] = tuple(shape[a] for a in kept)
     return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
@@ -288,9 +293,9 @@ def _shortest(array: np.ndarray) -> str:
     return str((array.astype(np.int64) if whole and not signed else array).tolist())
 
 
-def _loss_name(loss: Any, function: Any) -> str:
+def _loss_name(loss: Any) -> str:
     """Return how a loss is written in a line that makes a problem again."""
-    return repr(loss) if isinstance(loss, str) else str(getattr(function, "__name__", repr(loss)))
+    return repr(loss) if isinstance(loss, str) else str(getattr(loss, "__name__", repr(loss)))
 
 
 def draw_problems(

@@ -20,7 +20,7 @@ from jax import lax
 from reference.functions.leaves import autodiff, judge
 from reference.functions.trees import Caller, loss_of_variables, match, read
 from reference.network import CELLS
-from reference.network.gradients import squared_error
+from reference.network.losses import squared_error
 from reference.network.sequence import Probes, sequence
 from reference.problems import random_problem
 from reference.report import FAILURES

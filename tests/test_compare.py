@@ -13,7 +13,8 @@ from hypothesis import given, settings
 import manual_bptt as mb
 import reference
 from reference.network import CELLS
-from reference.network.gradients import GRADIENTS, autodiff, loss_gradient, named_loss
+from reference.network.gradients import GRADIENTS, autodiff, loss_gradient
+from reference.network.losses import named_loss
 from reference.network.sequence import Probes
 from reference.oracle.answers import answers
 from reference.strategies import problems
@@ -332,7 +333,9 @@ def test_probes_change_no_value():
         p.params._asdict(), p.x, p.h0, Probes(np.zeros((5, 2, 3)), np.zeros((4, 2, 2))),
     )  # fmt: skip
     with jax.enable_x64(True):
-        grads = autodiff(variables, (p.target,), named_loss("squared_error"), CELLS["tanh"])
+        grads = autodiff(
+            variables, (p.target,), named_loss("squared_error").function, CELLS["tanh"]
+        )
         assert np.allclose(grads["h0"], grads["h"][0], rtol=1e-14)
         assert np.allclose(grads["c"], grads["y"].sum((0, 1)), rtol=1e-12)
 

@@ -13,7 +13,8 @@ import manual_bptt.candidate
 import reference
 from manual_bptt.candidate import candidate
 from reference.network import CELLS
-from reference.network.gradients import GRADIENTS, squared_error
+from reference.network.gradients import GRADIENTS
+from reference.network.losses import squared_error
 from reference.problems import REGIMES
 from reference.strategies import problems
 

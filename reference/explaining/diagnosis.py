@@ -107,7 +107,7 @@ def telling_problems(
 def _nearly_fitted(problem: Problem) -> Problem:
     """Return the problem with targets so close to the outputs that every gradient is small."""
     y = outputs_of(problem)
-    y = y[-1] if problem.loss == "last_step_squared_error" else y
+    y = y if problem.facts.over_time else y[-1]
     given = {**problem.params._asdict(), "x": problem.x, "h0": problem.h0}
     return make_problem(**given, target=y + 1e-7 * problem.target, loss=problem.loss)
 

@@ -17,7 +17,7 @@ from reference.judging.memory import Draw, shortest_history
 from reference.judging.processes import NoVerdictError
 from reference.judging.verdicts import judge, judged_calls
 from reference.network import in_code
-from reference.network.gradients import Loss
+from reference.network.losses import AnyLoss, named_loss
 from reference.oracle.answers import solved
 from reference.problems import Problem, random_problem
 from reference.report import FAILURES, Report
@@ -148,7 +148,8 @@ def _places(
         return []
     problem = max((e.problem for e in shows), key=lambda p: p.sizes["T"])
     lines = [] if "T" in draw["sizes"] else on_lengths(caller, problem, shortest)
-    if draw["loss"] == "squared_error":
+    known = named_loss(draw["loss"])
+    if known.separable and known.over_time:
         lines += on_steps(caller, problem, unexplained)
     return lines
 
@@ -190,7 +191,7 @@ def _values(
     return values
 
 
-def _to_reproduce(caller: Caller, loss: Loss, *problems: Problem) -> tuple[str, ...]:
+def _to_reproduce(caller: Caller, loss: AnyLoss, *problems: Problem) -> tuple[str, ...]:
     """Return lines of Python that judge a candidate on one problem after another."""
     name, (*imports,) = caller.runner.importable
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"

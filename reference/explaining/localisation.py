@@ -38,8 +38,7 @@ def on_steps(caller: Caller, problem: Problem, names: Iterable[str]) -> list[str
 
 def prefix(problem: Problem, T: int) -> Problem:
     """Return the first T steps of a problem."""
-    timeless = problem.loss == "last_step_squared_error"
-    target = problem.target if timeless else problem.target[:T]
+    target = problem.target[:T] if problem.facts.over_time else problem.target
     origin = f"the first {T} steps of {problem.origin}"
     return replace(problem, x=problem.x[:T], target=target, origin=origin)
 

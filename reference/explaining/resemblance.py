@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from reference.devices import float64_on_cpu
-from reference.network.gradients import autodiff, named_loss
+from reference.network.gradients import autodiff
+from reference.network.losses import named_loss
 from reference.network.sequence import arguments, zero_probes
 from reference.problems import Problem
 from reference.rounding.formats import FORMATS
@@ -134,7 +135,7 @@ def coarse_products(
 @lru_cache(maxsize=8)
 def in_coarse_products(problem: Problem) -> dict[str, dict[str, np.ndarray]]:
     """Return every gradient of a problem as it is with factors rounded, by the names of FACTORS."""
-    cell, loss = problem.cell, named_loss(problem.loss)
+    cell, loss = problem.cell, named_loss(problem.loss).function
     values, x, h0 = arguments(problem.params, problem.x, problem.h0, cell)
     variables = (values, x, h0, zero_probes(values, x, h0)), (problem.target,)
     variables = jax.tree.map(lambda array: array.astype(np.float64), variables)

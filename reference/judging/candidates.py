@@ -155,7 +155,7 @@ def _arguments(problem: Problem, layout: str) -> dict[str, np.ndarray]:
 def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np.ndarray:
     """Return an array of a problem, or the gradient in it, as a layout has it."""
     batched = "B" in problem.sizes
-    timeless = name == "target" and problem.loss == "last_step_squared_error"
+    timeless = name == "target" and not problem.facts.over_time
     if layout == "batch_first" and name in OVER_TIME and batched and not timeless:
         return array.swapaxes(0, 1)
     if layout == "columns" and name in WITH_BATCH and batched:

@@ -5,12 +5,12 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from reference.devices import float64_on_cpu
 from reference.network import named_cell
 from reference.network.cell import Cell
+from reference.network.losses import LOSSES, AnyLoss, named_loss
 from reference.network.sequence import (
     Probes,
     arguments,
@@ -21,24 +21,6 @@ from reference.network.sequence import (
 )
 
 GRADIENTS = ("W", "U", "b", "V", "c", "x", "h0", "h")  # of the lab's network
-Loss = str | Callable[[Any, Any], Any]
-
-
-def squared_error(y: Any, target: Any, weights: Any = None) -> Any:
-    """Sum of weighted squared errors (Eq. 3); a zero weight ignores its target, NaN included."""
-    if weights is None:
-        return jnp.sum((y - target) ** 2)
-    weights = jnp.reshape(weights, weights.shape + (1,) * (y.ndim - weights.ndim))
-    error = jnp.where(weights == 0, 0, y - jnp.where(weights == 0, 0, target))
-    return jnp.sum(weights * error**2)
-
-
-def last_step_squared_error(y: Any, target: Any) -> Any:
-    """Squared error of the last output (the lab's Exercise 2)."""
-    return jnp.sum((y[-1] - target) ** 2)
-
-
-LOSSES = {f.__name__: f for f in (squared_error, last_step_squared_error)}
 
 
 def gradients(
@@ -47,7 +29,7 @@ def gradients(
     target: Any,
     *,
     h0: Any = None,
-    loss: Loss = "squared_error",
+    loss: AnyLoss = "squared_error",
     weights: Any = None,
     cell: str | Cell = "tanh",
 ) -> dict[str, np.ndarray]:
@@ -94,31 +76,22 @@ def gradients(
     >>> {k: g.shape for k, g in grads.items() if k in "Wh"}
     {'W': (4, 4), 'h': (6, 4)}
     """
-    function, cell = named_loss(loss), named_cell(cell)
-    if weights is not None and function is not squared_error:
+    known, cell = named_loss(loss), named_cell(cell)
+    if weights is not None and not known.weighted:
         raise ValueError(f"weights was given, but the loss {loss!r} takes none")
     values, x, h0 = arguments(params, x, h0, cell)
     target = as_real("target", target, x.dtype)
     outputs = (*x.shape[:-1], len(values["c"]))
-    if function in LOSSES.values():
-        require_shape("target", target, outputs if function is squared_error else outputs[1:])
+    if known in LOSSES.values():
+        require_shape("target", target, outputs if known.over_time else outputs[1:])
     given = [target]
     if weights is not None:
         shapes = [outputs[:n] for n in range(1, len(outputs) + 1)]
         given.append(require_shape("weights", as_real("weights", weights, x.dtype), *shapes))
     variables = (values, x, h0, zero_probes(values, x, h0))
     with float64_on_cpu():
-        grads = _autodiff(variables, tuple(given), loss=function, cell=cell)
+        grads = _autodiff(variables, tuple(given), loss=known.function, cell=cell)
         return {k: np.array(grads[k]) for k in cell.gradients}
-
-
-def named_loss(loss: Loss) -> Callable[..., Any]:
-    """Return the JAX function that a loss is called by."""
-    if callable(loss):
-        return loss
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}; expected one of {sorted(LOSSES)} or a JAX callable")
-    return LOSSES[loss]
 
 
 def loss_gradient(loss: Callable[[Any, Any], Any], y: Any, target: Any) -> np.ndarray:

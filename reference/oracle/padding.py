@@ -127,7 +127,7 @@ def target_and_weights(problem: Problem, shape: Shape) -> tuple[np.ndarray, np.n
     """Return a target for every padded output, and weight 1 for those that the loss looks at."""
     sizes = {"B": 1, **problem.sizes}
     T, B, O = sizes["T"], sizes["B"], sizes["O"]
-    steps = slice(T - 1, T) if problem.loss == "last_step_squared_error" else slice(T)
+    steps = slice(T) if problem.facts.over_time else slice(T - 1, T)
     target, weights = np.zeros((2, shape.T, shape.B, shape.O))
     target[steps, :B, :O] = problem.target.reshape(-1, B, O)
     weights[steps, :B, :O] = 1

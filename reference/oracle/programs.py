@@ -11,7 +11,7 @@ import numpy as np
 
 from reference.devices import float64_on_cpu
 from reference.network.cell import Cell
-from reference.network.gradients import squared_error
+from reference.network.losses import squared_error
 from reference.network.sequence import run
 from reference.oracle.padding import (
     Shape,

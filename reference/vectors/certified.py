@@ -21,7 +21,7 @@ import numpy as np
 
 from reference.devices import float64_on_cpu
 from reference.network.cell import Cell
-from reference.network.gradients import squared_error
+from reference.network.losses import squared_error
 from reference.network.sequence import run
 from reference.oracle.answers import Solved, solved
 from reference.oracle.padding import padded, stack
@@ -29,7 +29,7 @@ from reference.problems import Problem
 from reference.rounding.known import gamma
 from reference.rounding.tolerance import FLUSHED, V64, Measure, decides
 from reference.user_code import parameters_type
-from reference.vectors.corners import LABS, LAST, Case
+from reference.vectors.corners import LABS, Case
 from reference.vectors.enclosures import bound, values
 
 DTYPES = ("float64", "float32")
@@ -179,7 +179,7 @@ def _with_tolerances(
     V, c = np.abs(problem.params.V), np.abs(problem.params.c)
     y = outputs[:T, :B, :O]
     e_y = e_h @ V.T + gamma(H + 2, u) * ((np.abs(h) + e_h) @ V.T + c) + flushed * (H + 2)
-    counted = slice(-1 if problem.loss == LAST else 0, None)
+    counted = slice(0 if problem.facts.over_time else -1, None)
     e, e_e = np.abs(y - problem.target)[counted], e_y[counted]
     e_e = e_e + u * (e + e_e)
     e_loss = (e_e * (2 * e + e_e)).sum() + gamma(e.size + 2, u) * ((e + e_e) ** 2).sum()

@@ -13,6 +13,7 @@ import numpy as np
 
 from reference.network import CELLS
 from reference.network.cell import Cell
+from reference.network.losses import named_loss
 from reference.problems import Problem
 from reference.user_code import parameters_type
 
@@ -48,7 +49,7 @@ def shapes(sizes: Mapping[str, int], loss: str, cell: Cell = LABS) -> dict[str, 
     T, B, D, H, O = (sizes[k] for k in "TBDHO")
     variables = cell.shapes(sizes) | {"x": (T, B, D), "h0": (B, H), "h": (T + 1, B, H)}
     gradients = {f"d{k}": shape for k, shape in variables.items()}
-    target = (B, O) if loss == LAST else (T, B, O)
+    target = (T, B, O) if named_loss(loss).over_time else (B, O)
     return variables | gradients | {"y": (T, B, O), "target": target, "loss": ()}
 
 

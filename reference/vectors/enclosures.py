@@ -16,7 +16,7 @@ import numpy as np
 from mpmath.libmp import finf, fninf, to_rational  # type: ignore[import-untyped]
 
 from reference.network.cell import Cell
-from reference.network.gradients import named_loss
+from reference.network.losses import named_loss
 from reference.network.sequence import Probes, run, zero_probes
 from reference.problems import Problem
 from reference.rounding.intervals import enclosed
@@ -51,7 +51,7 @@ def enclosures(problem: Problem, bits: int) -> dict[str, Array]:
 def _answers(cell: Cell, loss: Any, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
     """Return what encloses the answers to the problems of these shapes."""
     like = {k: np.zeros(shape) for k, shape in shapes}
-    function = named_loss(loss)
+    function = named_loss(loss).function
 
     def answers(arrays: dict[str, Any]) -> dict[str, Any]:
         params = {k: arrays[k] for k in cell.fields}

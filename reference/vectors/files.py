@@ -12,7 +12,7 @@ import numpy as np
 
 from reference.network import name_of, named_cell
 from reference.network.cell import Cell
-from reference.network.gradients import LOSSES
+from reference.network.losses import LOSSES
 from reference.vectors.certified import (
     DTYPES,
     Array,
