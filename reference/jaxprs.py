@@ -215,22 +215,26 @@ def states(loop: Scan) -> set[Any]:
     [1]
     """
     body = _plain(loop.body)
-    operands = [v for e in body.eqns for v in e.invars] + list(body.outvars)
-    found = set()
+    made = {v for equation in body.eqns for v in equation.outvars}
     before = body.invars[loop.same : loop.same + loop.carried]
+    found = []
     for old, new in zip(before, body.outvars[: loop.carried], strict=True):
-        added = [e for e in body.eqns if name(e) in ("add", "add_any") and old in _variables(e)]
-        alone = len(added) == 1 and sum(v is old for v in operands) == 1
-        if alone and added[0].outvars[0] is new:
-            continue
-        found.add(new)
-        if alone and name(added[0]) == "add_any":
-            found.add(added[0].outvars[0])
-    return {v for v in found if not isinstance(v, Literal)}
+        if _followed(old, body, {"add", "add_any", CONVERSION}) is not new:
+            found += [new, _followed(old, body, {"add_any", CONVERSION})]
+    return {v for v in found if not isinstance(v, Literal) and v in made}
 
 
-def _variables(equation: Any) -> list[Any]:
-    return [v for v in equation.invars if not isinstance(v, Literal)]
+def _followed(variable: Any, body: Any, names: set[str]) -> Any:
+    """Return what a variable becomes by operations of these names, as long as it is used once."""
+    while True:
+        users = [e for e in body.eqns for v in e.invars if v is variable]
+        if len(users) != 1 or name(users[0]) not in names or variable in _results(body):
+            return variable
+        (variable,) = users[0].outvars
+
+
+def _results(body: Any) -> list[Any]:
+    return [v for v in body.outvars if not isinstance(v, Literal)]
 
 
 def evaluate(

@@ -57,6 +57,33 @@ def test_the_scans_of_a_gradient_are_read_whatever_they_carry():
     assert back.carried >= 1
 
 
+@pytest.mark.parametrize("wrt", [0, 1])
+def test_a_state_is_told_from_a_sum_over_the_steps_and_so_is_the_gradient_in_it(wrt):
+    def loss(W, h, x):
+        def step(carried, x_t):
+            h, total = carried
+            h = jnp.tanh(W @ h + x_t)
+            return (h, total + jnp.sum(h**2)), h
+
+        (_, total), outputs = lax.scan(step, (h, 0.0), x)
+        return total + jnp.sum(outputs)
+
+    scans = [part for part in found(loss, SQUARE, PAIR, SQUARE) if isinstance(part, Scan)]
+    assert [len(jaxprs.states(scan)) for scan in scans] == [1]
+    of_gradient = found(jax.grad(loss, wrt), SQUARE, PAIR, SQUARE)
+    forward, backward = (part for part in of_gradient if isinstance(part, Scan))
+    assert len(jaxprs.states(forward)) == 1
+    assert len(jaxprs.states(backward)) == 2  # what is carried back, and with the output's share
+
+
+def test_a_state_that_is_added_to_and_read_is_no_sum():
+    def euler(h, x):
+        return lax.scan(lambda h, x_t: (h + 0.1 * jnp.tanh(h) * x_t, None), h, x)[0]
+
+    (scan,) = (part for part in found(euler, PAIR, SQUARE) if isinstance(part, Scan))
+    assert len(jaxprs.states(scan)) == 1
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_a_loop_over_numbers_has_nothing_to_slice(steps):
     def repeated(h, k):

@@ -12,7 +12,7 @@ from jax import lax
 
 from reference import jaxprs
 from reference.devices import float64_on_cpu
-from reference.rounding.known import Machine, closed, exact, one_term
+from reference.rounding.known import Known, Machine, closed, exact, one_term
 from reference.rounding.recognition import recognised
 from reference.rounding.rules import evaluate
 from reference.rounding.steps import REWRITTEN, _over_time
@@ -179,3 +179,12 @@ def test_the_logistic_function_is_recognised_and_nothing_else(name):
     jaxpr, _ = jaxprs.traced(recognised(step), *given)
     names = {jaxprs.name(equation) for equation in jaxprs.equations(jaxpr)}
     assert ("logistic" in names) == (name in WRITTEN_OUT)
+
+
+def test_nothing_is_known_of_what_may_overflow_or_has_no_error_that_is_a_number():
+    with jax.enable_x64(True):
+        jaxpr, _ = jaxprs.traced(lambda a: -a, 1.0)
+        operand = Known(*(jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, np.nan, 1.0])), None)
+        sizes = jnp.array([1.0, 2.0, 1e39])
+        (result,) = evaluate(jaxpr, [operand._replace(size=sizes)], SINGLE)
+    assert result.error.tolist() == [0.0, np.inf, np.inf]
