@@ -9,6 +9,7 @@ import pytest
 from correct_candidates import CANDIDATES, in_plain_loops
 
 import reference
+from reference.explaining import diagnosis
 from reference.explaining.diagnosis import Evidence, explain, gather, telling_problems
 from reference.explaining.observations import observations
 from reference.findings import Diagnosis, Finding
@@ -37,6 +38,23 @@ NOT_IN_FLOAT32 = {
     "rounded to six decimals",
     "small gradients set to zero",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def every_mistake_is_tried_once_on_a_problem():
+    """Keep what the mistakes give for a problem, which is the same whatever the candidate."""
+    known, results = {}, diagnosis._results
+
+    def once(derivation, problem):
+        pieces = frozenset(item for item in vars(derivation).items() if item[0][:2] != "__")
+        key = pieces, id(problem)
+        if key not in known:
+            known[key] = results(derivation, problem), problem  # kept, so that no other has its id
+        return known[key][0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diagnosis, "_results", once)
+        yield
 
 
 @cache
