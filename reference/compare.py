@@ -73,8 +73,9 @@ def compare(
         (H, 1).
     loss : str or callable
         The loss that the candidate differentiates: ``"squared_error"`` (the sum over time, batch
-        and outputs), ``"last_step_squared_error"``, or a JAX function ``(y, target)`` that returns
-        a scalar, of arrays in the first layout.
+        and outputs), ``"last_step_squared_error"``, ``"final_state_squared_error"`` (that of h[T],
+        whose target is like h0), or a JAX function ``(y, target)`` that returns a scalar, of
+        arrays in the first layout.
     cell : str or Cell
         The cell of the network: ``"tanh"``, the lab's, another of ``reference.network.CELLS``, or a
         ``reference.Cell`` of your own.

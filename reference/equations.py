@@ -178,8 +178,8 @@ def left_hand_sides(
     problems: Iterable[Problem],
 ) -> Iterator[tuple[Problem, Quantities, Quantities]]:
     """Yield each problem, a single sequence, with autodiff's quantities and their tolerances."""
-    for group, shape, _, kind, *_ in chunks(problems):
-        if kind is not None or any("B" in problem.sizes for problem in group):
+    for group, shape, kind in chunks(problems):
+        if kind.loss is not None or any("B" in problem.sizes for problem in group):
             raise ValueError("equations are about one sequence and a squared error")
         stacked = stack([padded(p, shape) for p in group], shape)
         with float64_on_cpu():

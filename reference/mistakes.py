@@ -302,8 +302,9 @@ def _for_any_loss(derivation: type[Derivation], problem: Problem) -> type[Deriva
 
 
 def _candidate(derivation: type[Derivation], loss: str) -> Candidate:
-    if loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}; expected one of {', '.join(LOSSES)}")
+    known = [name for name, of in LOSSES.items() if not of.of_states]
+    if loss not in known:
+        raise ValueError(f"loss is {loss!r}; expected one of {', '.join(known)}")
 
     def candidate(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -28,9 +28,10 @@ from reference.user_code import parameters_type
 class Problem:
     """Arguments of one call of a candidate, how it may round, and where they come from.
 
-    ``x`` is (T, D) or (T, B, D), ``h0`` (H,) or (B, H), ``target`` like the outputs, or like their
-    last step where ``loss`` is ``"last_step_squared_error"``. ``origin`` is the expression, or the
-    words, by which to find this problem again. ``arithmetic`` and ``storage`` are the formats to
+    ``x`` is (T, D) or (T, B, D), ``h0`` (H,) or (B, H), ``target`` like the outputs, like their
+    last step where ``loss`` is ``"last_step_squared_error"``, or like h0 where it is
+    ``"final_state_squared_error"``. ``origin`` is the expression, or the words, by which to find
+    this problem again. ``arithmetic`` and ``storage`` are the formats to
     which factors of products, and states, may be rounded; None is the dtype.
     """
 
@@ -121,7 +122,6 @@ FREQUENCIES = {
     "saturated": 0.15,
     "linear": 0.1,
 }
-GIVEN = {"x": "TBD", "h0": "BH", "target": "TBO"}  # axes of what is given beside parameters
 STEPS = ((1, 1), (2, 2), (3, 3), (4, 8), (9, 32), (33, 40))
 LARGEST = 8  # of D, H and O in all but a few of the problems that draw_problems draws
 # After so many problems, every 40th is long or wide, in turns: a short comparison need not wait for
@@ -175,7 +175,7 @@ def random_problem(
 
     drawn["c"] = normal(O)
     x, h0 = inputs * normal(T, *batch, D), 0.5 * normal(*batch, H)
-    target = normal(*(T,) * known.over_time, *batch, O)
+    target = normal(*_shape(known.axes, {"T": T, "B": B, "H": H, "O": O}))
     arrays = (*drawn.values(), x, h0, target)
     *values, x, h0, target = (rounding.representable(array.astype(dtype)) for array in arrays)
     params = parameters_type(cell.fields)(*values)
@@ -248,9 +248,9 @@ def make_problem(
         raise ValueError(f"x has shape {arrays['x'].shape}; expected (T, D) or (T, B, D)")
     T, *batch, D = arrays["x"].shape
     H, O = arrays["h0"].shape[-1] if arrays["h0"].ndim else 0, arrays["c"].size
-    steps = [T] * known.over_time
+    sizes = {"T": T, "B": batch[0] if batch else None, "D": D, "H": H, "O": O}
     shapes = cell.shapes({"D": D, "H": H, "O": O})
-    shapes |= {"h0": (*batch, H), "target": (*steps, *batch, O)}
+    shapes |= {"h0": (*batch, H), "target": _shape(known.axes, sizes)}
     for k, shape in shapes.items():
         require_shape(k, arrays[k], shape)
     words = [f"{k}={_shortest(array)}" for k, array in arrays.items()]
@@ -264,14 +264,23 @@ def make_problem(
     return Problem(of, x, h0, target, loss, origin, cell, *formats)
 
 
+def given_axes(loss: Any) -> dict[str, str]:
+    """Return the axes of what is given beside the parameters; a single sequence has no B."""
+    return {"x": "TBD", "h0": "BH", "target": named_loss(loss).axes}
+
+
+def _shape(axes: str, sizes: Mapping[str, int | None]) -> tuple[int, ...]:
+    """Return the lengths of those axes that there are."""
+    lengths = (sizes.get(axis) for axis in axes)
+    return tuple(n for n in lengths if n is not None)
+
+
 def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int) -> dict[str, Any]:
     """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
     rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
     shapes: dict[str, tuple[int, ...]] = {**cell.shapes(shape)}
-    for k, axes in GIVEN.items():
-        timeless = k == "target" and not named_loss(loss).over_time
-        kept = [a for a in axes if a in shape and not (timeless and a == "T")]
-        shapes[k] = tuple(shape[a] for a in kept)
+    for k, axes in given_axes(loss).items():
+        shapes[k] = _shape(axes, shape)
     return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
 
 

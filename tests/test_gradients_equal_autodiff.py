@@ -1,5 +1,7 @@
 """Every manual gradient equals jax.grad, through the door that any candidate goes through."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -88,6 +90,42 @@ def test_weighted_gradients_equal_autodiff_even_where_ignored_targets_are_nan(fo
     ]
     report = reference.Report.of(reference.judge(gradients_of, made))
     assert report.passed, report
+
+
+@pytest.mark.parametrize("cell", ["tanh", "gru"])
+def test_a_gradient_that_arrives_at_the_last_state_equals_autodiff(cell):
+    kind, loss = mb.CELLS[cell].Params, "final_state_squared_error"
+
+    def by_hand(params, x, h0, target, *, dropped=False):
+        trace = mb.forward(kind(*params), x, h0)
+        given = np.zeros_like(trace.y), None if dropped else 2 * (trace.h[-1] - target)
+        grads = mb.backward(kind(*params), trace, given[0], dh_last=given[1])
+        dh = mb.hidden_gradients(kind(*params), trace, given[0], dh_last=given[1])
+        return {**grads._asdict(), "h": dh, "states": trace.h}
+
+    shape = {"T": 7, "D": 2, "H": 4, "O": 3, "loss": loss, "cell": cell}
+    made = [
+        reference.random_problem(**shape, B=B, regime=regime, seed=seed)
+        for B in (3, None)
+        for regime in REGIMES
+        for seed in range(3)
+    ]
+    right = reference.Report.of(reference.judge(by_hand, made))
+    assert right.passed, right
+    assert all(row.local_ratio is not None for row in right.rows)
+    wrong = reference.Report.of(reference.judge(partial(by_hand, dropped=True), made))
+    failed = {row.gradient: row for row in wrong.rows if row.status == "mismatch"}
+    assert failed.keys() == {*kind._fields, "x", "h0", "h"} - {"V", "c"}
+    assert failed["h"].local_ratio > 1
+    right_again = reference.gradients(
+        made[0].params, made[0].x, made[0].target, h0=made[0].h0, loss=loss, cell=cell
+    )
+    found = by_hand(made[0].params, made[0].x, made[0].h0, made[0].target)
+    np.testing.assert_allclose(found["W"], right_again["W"], 1e-9, 1e-12)
+    with pytest.raises(ValueError, match=r"^target has shape \(3, 3\); expected \(3, 4\)"):
+        reference.gradients(
+            made[0].params, made[0].x, np.ones((3, 3)), h0=made[0].h0, loss=loss, cell=cell
+        )
 
 
 def test_any_loss_with_a_gradient_in_y_goes_through_the_same_recursion():

@@ -31,7 +31,8 @@ def add_to(commands: Any) -> None:
     check.add_argument("candidate", metavar="module:function", help="or path/to/file.py:function")
     check.add_argument(
         "--loss", default="squared_error", metavar="NAME",
-        help="squared_error, last_step_squared_error, or module:function in JAX (%(default)s)",
+        help="squared_error, last_step_squared_error, final_state_squared_error, or "
+        "module:function in JAX (%(default)s)",
     )  # fmt: skip
     check.add_argument(
         "--cell", default="tanh", metavar="NAME",

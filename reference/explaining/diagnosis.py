@@ -98,8 +98,8 @@ def telling_problems(
         shape |= sizes
         problem = random_problem(**shape, regime=regime, seed=4, cell=cell, **options)
         yield problem
-        by_name = cell is LABS and isinstance(problem.loss, str)
-        nearly_fitted = by_name and problem.dtype == np.float64
+        by_name = isinstance(problem.loss, str) and not problem.facts.of_states
+        nearly_fitted = cell is LABS and by_name and problem.dtype == np.float64
         if nearly_fitted and TELLING[0][0] == T:
             yield _nearly_fitted(problem)
 
@@ -119,7 +119,7 @@ def gather(caller: Caller, problems: Iterable[Problem]) -> list[Evidence]:
         for answer in chunk.answers:
             call = caller(answer.problem)
             if call is not None:
-                arrays = {k: call.array(k) for k in returned(chunk.cell)}
+                arrays = {k: call.array(k) for k in returned(chunk.kind.cell)}
                 evidence = Evidence.of(answer.problem, arrays, answer.truth)
                 found.append(evidence._replace(verdicts=tuple(judge_whole(call, answer))))
     return sorted(found, key=lambda e: e.problem.x.size)

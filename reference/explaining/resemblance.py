@@ -13,7 +13,6 @@ import numpy as np
 
 from reference.devices import float64_on_cpu
 from reference.network.gradients import autodiff
-from reference.network.losses import named_loss
 from reference.network.sequence import arguments, zero_probes
 from reference.problems import Problem
 from reference.rounding.formats import FORMATS
@@ -135,12 +134,13 @@ def coarse_products(
 @lru_cache(maxsize=8)
 def in_coarse_products(problem: Problem) -> dict[str, dict[str, np.ndarray]]:
     """Return every gradient of a problem as it is with factors rounded, by the names of FACTORS."""
-    cell, loss = problem.cell, named_loss(problem.loss).function
+    cell, loss = problem.cell, problem.facts
     values, x, h0 = arguments(problem.params, problem.x, problem.h0, cell)
     variables = (values, x, h0, zero_probes(values, x, h0)), (problem.target,)
     variables = jax.tree.map(lambda array: array.astype(np.float64), variables)
     with float64_on_cpu():
-        run = with_rounded_factors(partial(autodiff, loss=loss, cell=cell), *variables)
+        options: dict[str, Any] = {"loss": loss.function, "cell": cell, "of_states": loss.of_states}
+        run = with_rounded_factors(partial(autodiff, **options), *variables)
         return {kind: run(form, *variables) for kind, form in FACTORS.items()}
 
 

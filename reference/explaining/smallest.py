@@ -17,7 +17,7 @@ from reference.judging.candidates import Caller
 from reference.judging.verdicts import judge
 from reference.network.cell import Axis, Cell
 from reference.oracle.padding import each_shape_compiles
-from reference.problems import GIVEN, Problem, make_problem, round_numbers
+from reference.problems import Problem, given_axes, make_problem, round_numbers
 
 MOST_STEPS = 12_000  # of all attempts together, so that long sequences are not shrunk for long
 TOGETHER = 32  # attempts that are judged in one go
@@ -115,8 +115,8 @@ def _kept(name: str, array: np.ndarray, problem: Problem, letter: str, places: r
     """Return an array without the other places of the axes of this letter, block by block."""
     axes = problem.cell.axes.get(name)
     if axes is None:
-        letters = [a for a in GIVEN[name] if a in problem.sizes]
-        axes = tuple(Axis(1, a) for a in letters[len(letters) - array.ndim :])
+        letters = given_axes(problem.loss)[name]
+        axes = tuple(Axis(1, a) for a in letters if a in problem.sizes)
     for number, axis in enumerate(axes):
         if axis.letter == letter:
             n = problem.sizes[letter]

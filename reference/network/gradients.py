@@ -83,14 +83,16 @@ def gradients(
     target = as_real("target", target, x.dtype)
     outputs = (*x.shape[:-1], len(values["c"]))
     if known in LOSSES.values():
-        require_shape("target", target, outputs if known.over_time else outputs[1:])
+        shape = h0.shape if known.of_states else outputs[1:]
+        require_shape("target", target, outputs if known.over_time else shape)
     given = [target]
     if weights is not None:
         shapes = [outputs[:n] for n in range(1, len(outputs) + 1)]
         given.append(require_shape("weights", as_real("weights", weights, x.dtype), *shapes))
     variables = (values, x, h0, zero_probes(values, x, h0))
     with float64_on_cpu():
-        grads = _autodiff(variables, tuple(given), loss=known.function, cell=cell)
+        options = {"loss": known.function, "cell": cell, "of_states": known.of_states}
+        grads = _autodiff(variables, tuple(given), **options)
         return {k: np.array(grads[k]) for k in cell.gradients}
 
 
@@ -105,20 +107,22 @@ def _slope(loss: Callable[[Any, Any], Any]) -> Any:
     return jax.jit(jax.grad(loss))
 
 
-def autodiff(variables: Any, given: Any, loss: Callable[..., Any], cell: Cell) -> dict[str, Any]:
+def autodiff(
+    variables: Any, given: Any, loss: Callable[..., Any], cell: Cell, *, of_states: bool = False
+) -> dict[str, Any]:
     """Return every gradient, ``y``, that in the outputs, and the ``states``, by one ``jax.grad``.
 
-    variables are (params as a dict, x, h0, probes); the loss is called with the outputs and what is
-    given.
+    variables are (params as a dict, x, h0, probes); the loss is called with the outputs, or the
+    states, and what is given.
     """
 
     def total(params: Any, x: Any, h0: Any, probes: Probes) -> Any:
         h, y = run(cell, params, x, h0, probes)
-        return loss(y, *given), h
+        return loss(h if of_states else y, *given), h
 
     grads, h = jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)(*variables)
     params, x, h0, probes = grads
     return {**params, "x": x, "h0": h0, "h": probes.h, "y": probes.y, "states": h}
 
 
-_autodiff = partial(jax.jit, static_argnames=("loss", "cell"))(autodiff)
+_autodiff = partial(jax.jit, static_argnames=("loss", "cell", "of_states"))(autodiff)

@@ -11,15 +11,26 @@ AnyLoss = str | Callable[[Any, Any], Any]
 class Loss(NamedTuple):
     """A loss and its facts.
 
-    ``over_time``: the target has an axis of time, as the outputs have; else the loss looks at the
-    last output alone. ``weighted``: the function takes weights. ``separable``: it is a sum over
-    entries of what is least where the output is the target.
+    ``axes`` are those of the target: ``"TBO"`` like the outputs, ``"BO"`` where the loss looks at
+    the last output alone, ``"BH"`` where it looks at the last state, and the function takes the
+    states (T+1, B, H) in the place of the outputs. ``weighted``: the function takes weights.
+    ``separable``: it is a sum over entries of what is least at the target.
     """
 
     function: Callable[..., Any]
-    over_time: bool = True
+    axes: str = "TBO"
     weighted: bool = False
     separable: bool = False
+
+    @property
+    def over_time(self) -> bool:
+        """Whether the target has an axis of time."""
+        return "T" in self.axes
+
+    @property
+    def of_states(self) -> bool:
+        """Whether the loss is one of the states, and not of the outputs."""
+        return "H" in self.axes
 
 
 def squared_error(y: Any, target: Any, weights: Any = None) -> Any:
@@ -36,9 +47,15 @@ def last_step_squared_error(y: Any, target: Any) -> Any:
     return jnp.sum((y[-1] - target) ** 2)
 
 
+def final_state_squared_error(h: Any, target: Any) -> Any:
+    """Squared error of the last state: its gradient arrives from beyond the end of the sequence."""
+    return jnp.sum((h[-1] - target) ** 2)
+
+
 LOSSES = {
     "squared_error": Loss(squared_error, weighted=True, separable=True),
-    "last_step_squared_error": Loss(last_step_squared_error, over_time=False, separable=True),
+    "last_step_squared_error": Loss(last_step_squared_error, "BO", separable=True),
+    "final_state_squared_error": Loss(final_state_squared_error, "BH", separable=True),
 }
 """The losses that have a name."""
 

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from reference.devices import float64_on_cpu
-from reference.network.cell import Cell
 from reference.oracle.padding import (
+    Kind,
     Shape,
     cut,
     filled,
@@ -44,7 +44,7 @@ from reference.oracle.programs import (
     whole_program,
 )
 from reference.problems import Problem
-from reference.rounding.formats import Arithmetic
+from reference.rounding.known import Machine
 from reference.rounding.tolerance import V64, Measure
 
 READ_AHEAD = 512  # problems sorted by padded shape at a time
@@ -68,9 +68,7 @@ class Solved(NamedTuple):
 
     answers: list[Answer]
     shape: Shape
-    kind: Any
-    cell: Cell
-    arithmetic: Arithmetic
+    kind: Kind
     stacked: tuple[Any, Any]
     states: Measure
     shapes: tuple[Shape, ...]
@@ -90,8 +88,8 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     started = None
     for groups in _read_ahead(problems):
         shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
-        for shape, _, _, cell, arithmetic in groups:
-            compilation(whole_program, shape, cell, arithmetic.like)
+        for shape, kind in groups:
+            compilation(whole_program, shape, *kind.program)
         for chunk in _calls(groups):
             following = (*chunk, shapes, *_start(*chunk))
             if started is not None:
@@ -101,13 +99,12 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
         yield _finish(*started)
 
 
-Groups = dict[tuple[Shape, np.dtype[Any], Any, Cell, Arithmetic], list[Problem]]
-
-Call = tuple[list[Problem], Shape, np.dtype[Any], Any, Cell, Arithmetic]
+Groups = dict[tuple[Shape, Kind], list[Problem]]
+Call = tuple[list[Problem], Shape, Kind]
 
 
 def chunks(problems: Iterable[Problem]) -> Iterator[Call]:
-    """Yield problems of one padded shape, dtype, loss, cell and arithmetic, a call's worth each."""
+    """Yield problems of one padded shape and kind, as many as one call answers."""
     for groups in _read_ahead(problems):
         yield from _calls(groups)
 
@@ -118,50 +115,39 @@ def _read_ahead(problems: Iterable[Problem]) -> Iterator[Groups]:
     while ahead := list(islice(stream, READ_AHEAD)):
         groups: Groups = {}
         for problem in ahead:
-            kind = problem.loss if callable(problem.loss) else None
-            like = shape_of(problem), problem.dtype, kind, problem.cell, problem.rounding
-            groups.setdefault(like, []).append(problem)
+            groups.setdefault((shape_of(problem), Kind.of(problem)), []).append(problem)
         yield groups
 
 
 def _calls(groups: Groups) -> Iterator[Call]:
     """Yield what one call answers."""
-    for (shape, *like), group in groups.items():
+    for (shape, kind), group in groups.items():
         many = problems_a_call(shape)
         for start in range(0, len(group), many):
-            yield group[start : start + many], shape, *like
+            yield group[start : start + many], shape, kind
 
 
-def _start(
-    problems: list[Problem],
-    shape: Shape,
-    dtype: np.dtype[Any],
-    kind: Any,
-    cell: Cell,
-    arithmetic: Arithmetic,
-) -> Any:
+def _start(problems: list[Problem], shape: Shape, kind: Kind) -> Any:
     """Return padded arrays and, still being computed, the answers to problems of one shape."""
     variables = stack([padded_variables(p, shape) for p in problems], shape)
     with float64_on_cpu():
         losses: list[tuple[np.ndarray, ...]]
-        if kind is None:
-            losses = [(*target_and_weights(p, shape), no_slope(shape)) for p in problems]
+        if kind.loss is None:
+            none = no_slope(shape, of_states=kind.of_states)
+            losses = [(*target_and_weights(p, shape), none) for p in problems]
         else:
-            y = np.asarray(outputs_program(shape, cell)(variables))
+            y = np.asarray(outputs_program(shape, kind.cell)(variables))
             losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
         stacked = variables, stack(losses, shape)
         sizes = sizes_of(problems, shape)
-        solve = compiled(whole_program, shape, cell, arithmetic.like)
-        return stacked, solve(*stacked, deviates_of_runs(), sizes, machine(dtype, arithmetic))
+        solve, m = compiled(whole_program, shape, *kind.program), machine_of(kind)
+        return stacked, solve(*stacked, deviates_of_runs(), sizes, m)
 
 
 def _finish(
     problems: list[Problem],
     shape: Shape,
-    _: np.dtype[Any],
-    kind: Any,
-    cell: Cell,
-    arithmetic: Arithmetic,
+    kind: Kind,
     shapes: tuple[Shape, ...],
     stacked: Any,
     result: Any,
@@ -172,7 +158,7 @@ def _finish(
     found = [
         Answer(p, {k: cut(k, truth[k], i, p, shape) for k in truth}) for i, p in enumerate(problems)
     ]
-    return Solved(found, shape, kind, cell, arithmetic, stacked, truth["states"], shapes)
+    return Solved(found, shape, kind, stacked, truth["states"], shapes)
 
 
 def check_steps(
@@ -187,18 +173,18 @@ def check_steps(
     """
     problems = [answer.problem for answer in chunk.answers]
     own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
-    m, of = machine(problems[0].dtype, chunk.arithmetic), (chunk.cell, chunk.arithmetic.like)
+    m, kind = machine_of(chunk.kind), chunk.kind
     for shape in (chunk.shape, *chunk.shapes):
-        compilation(steps_program, shape, *of)
+        compilation(steps_program, shape, *kind.program)
     with float64_on_cpu():
-        check = compiled(steps_program, chunk.shape, *of)
+        check = compiled(steps_program, chunk.shape, *kind.program)
         sizes = sizes_of(problems, chunk.shape)
         both = m._replace(u=m.u + V64)
         steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, both))
     found = []
     for i, (problem, (_, dh)) in enumerate(zip(problems, returned, strict=True)):
         names = set(steps) if dh is not None else {"V", "c", "states"}
-        if chunk.kind is not None:
+        if kind.loss is not None:
             names -= {"h", "V", "c"}
         found.append({k: cut(k, steps[k], i, problem, chunk.shape) for k in names})
     return found
@@ -217,6 +203,11 @@ def _own(chunk: Solved, i: int, states: np.ndarray | None, dh: np.ndarray | None
     else:
         h, e_h = padded_states(states), zeros
     return h, e_h, zeros if dh is None else padded_states(dh)
+
+
+def machine_of(kind: Kind) -> Machine:
+    """Return what problems of a kind are computed in."""
+    return machine(kind.dtype, kind.arithmetic)
 
 
 def _expanded(problem: Problem, y: np.ndarray, shape: Shape) -> tuple[np.ndarray, ...]:

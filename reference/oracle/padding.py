@@ -18,6 +18,7 @@ from reference.network import CELLS
 from reference.network.cell import Axis, Cell, resized
 from reference.network.sequence import Probes
 from reference.problems import Problem, random_problem
+from reference.rounding.formats import Arithmetic
 from reference.rounding.steps import by_autodiff
 from reference.rounding.tolerance import Measure
 
@@ -33,6 +34,31 @@ class Shape(NamedTuple):
     D: int
     H: int
     O: int
+
+
+class Kind(NamedTuple):
+    """What problems that one call answers have in common beside their padded shape.
+
+    ``loss`` is None but for a loss that has no name.
+    """
+
+    dtype: np.dtype[Any]
+    loss: Any
+    of_states: bool
+    cell: Cell
+    arithmetic: Arithmetic
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Kind":
+        """Return the kind of a problem."""
+        loss = problem.loss if callable(problem.loss) else None
+        of_states, cell = problem.facts.of_states, problem.cell
+        return cls(problem.dtype, loss, of_states, cell, problem.rounding)
+
+    @property
+    def program(self) -> tuple[Cell, bool, Arithmetic]:
+        """What a compiled program depends on."""
+        return self.cell, self.of_states, self.arithmetic.like
 
 
 def problems_a_call(shape: Shape) -> int:
@@ -124,19 +150,25 @@ def padded_variables(problem: Problem, shape: Shape) -> Any:
 
 
 def target_and_weights(problem: Problem, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return a target for every padded output, and weight 1 for those that the loss looks at."""
-    sizes = {"B": 1, **problem.sizes}
-    T, B, O = sizes["T"], sizes["B"], sizes["O"]
-    steps = slice(T) if problem.facts.over_time else slice(T - 1, T)
-    target, weights = np.zeros((2, shape.T, shape.B, shape.O))
-    target[steps, :B, :O] = problem.target.reshape(-1, B, O)
-    weights[steps, :B, :O] = 1
+    """Return a target for every output, or state, and weight 1 for those that the loss looks at."""
+    sizes, loss = {"B": 1, **problem.sizes}, problem.facts
+    T, B, n = sizes["T"], sizes["B"], sizes["H" if loss.of_states else "O"]
+    last = T if loss.of_states else T - 1
+    steps = slice(T) if loss.over_time else slice(last, last + 1)
+    target, weights = np.zeros((2, *_seen(shape, of_states=loss.of_states)))
+    target[steps, :B, :n] = problem.target.reshape(-1, B, n)
+    weights[steps, :B, :n] = 1
     return target, weights
 
 
-def no_slope(shape: Shape) -> np.ndarray:
+def no_slope(shape: Shape, *, of_states: bool = False) -> np.ndarray:
     """Return the linear term of a loss that has none."""
-    return np.zeros((shape.T, shape.B, shape.O))
+    return np.zeros(_seen(shape, of_states=of_states))
+
+
+def _seen(shape: Shape, *, of_states: bool) -> tuple[int, ...]:
+    """Return the shape of what a loss is a function of: outputs, or states."""
+    return (shape.T + 1, shape.B, shape.H) if of_states else (shape.T, shape.B, shape.O)
 
 
 def with_batch_axis(problem: Problem, array: np.ndarray) -> np.ndarray:

@@ -64,32 +64,36 @@ def compiled(program: Callable[..., Any], *of: Any) -> Any:
         raise
 
 
-def whole_program(shape: Shape, cell: Cell, arithmetic: Arithmetic) -> Any:
+def whole_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic) -> Any:
     """Return the compiled oracle for one padded shape."""
-    variables, loss, sizes = example(shape, cell)
+    variables, loss, sizes = example(shape, cell, of_states=of_states)
     like = jax.tree.map(lambda array: array[0], (variables, loss))
     with float64_on_cpu():
-        one = truth_and_tolerance(cell, traced(cell, *shape[2:]), like, any_loss)
+        jaxprs = traced(cell, *shape[2:])
+        one = truth_and_tolerance(cell, jaxprs, like, any_loss, of_states=of_states)
         solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None)))
         solve(variables, loss, deviates_of_runs(), sizes, machine(float, arithmetic))
     return solve
 
 
-def steps_program(shape: Shape, cell: Cell, arithmetic: Arithmetic) -> Any:
+def steps_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic) -> Any:
     """Return the compiled local check for one padded shape."""
-    variables, loss, sizes = example(shape, cell)
+    variables, loss, sizes = example(shape, cell, of_states=of_states)
     states = stack([np.zeros((shape.T + 1, shape.B, shape.H))], shape)
     with float64_on_cpu():
-        one = partial(local_check, cell, traced(cell, *shape[2:]), loss=any_loss)
+        jaxprs = traced(cell, *shape[2:])
+        one = partial(local_check, cell, jaxprs, loss=any_loss, of_states=of_states)
         check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None)))
         check(variables, loss, states, states, states, sizes, machine(float, arithmetic))
     return check
 
 
-def example(shape: Shape, cell: Cell) -> tuple[Any, Any, Any]:
+def example(shape: Shape, cell: Cell, *, of_states: bool) -> tuple[Any, Any, Any]:
     """Return variables, arguments of the loss and sizes for one call: what a compiler looks at."""
-    problem = random_problem(**shape._asdict(), regime="linear", seed=0, cell=cell)
-    loss = (*target_and_weights(problem, shape), no_slope(shape))
+    name = "final_state_squared_error" if of_states else "squared_error"
+    options: dict[str, Any] = {"regime": "linear", "seed": 0, "cell": cell, "loss": name}
+    problem = random_problem(**shape._asdict(), **options)
+    loss = (*target_and_weights(problem, shape), no_slope(shape, of_states=of_states))
     rows = padded_variables(problem, shape), loss
     return *(stack([row], shape) for row in rows), sizes_of([problem], shape)
 
@@ -114,6 +118,6 @@ def loss_program(loss: Any, shape: tuple[int, ...]) -> Any:
     return jax.jit(expand)
 
 
-def any_loss(y: Any, target: Any, weights: Any, slope: Any) -> Any:
-    """Return what stands for every loss here."""
-    return squared_error(y, target, weights) + jnp.sum(slope * y)
+def any_loss(seen: Any, target: Any, weights: Any, slope: Any) -> Any:
+    """Return what stands for every loss here, of the outputs or of the states."""
+    return squared_error(seen, target, weights) + jnp.sum(slope * seen)

@@ -206,11 +206,13 @@ def local_check(
     sizes: Any,
     m: Machine,
     loss: Callable[..., Any],
+    *,
+    of_states: bool,
 ) -> dict[str, tuple[Any, Any]]:
     """Return, for each gradient and the states, what one step gives and the bound on its error.
 
     states (T+1, B, H) are the candidate's, exactly (e_h = 0) or up to e_h, and dh its gradients in
-    them. The loss is a sum of convex terms, one for each entry of the outputs.
+    them. The loss is a sum of convex terms, one for each entry of the outputs, or of the states.
     """
     params, x, h0, _ = variables
     p, p_output = {k: params[k] for k in cell.params}, {k: params[k] for k in OUTPUT}
@@ -220,9 +222,12 @@ def local_check(
         return everywhere(partial(function, m), arrays)
 
     y = mapped(_output, 2)(traced, p_output, *after)
-    gradient = jax.grad(lambda y: loss(y, *arguments))
-    dy, e_dy = jax.jvp(gradient, (y.value,), (y.error,))  # its Hessian is diagonal, not negative
-    e_dy += 4 * m.u * jnp.abs(dy)
+    seen = one_term(states, e_h) if of_states else y
+    gradient = jax.grad(lambda seen: loss(seen, *arguments))
+    slope, e_slope = jax.jvp(gradient, (seen.value,), (seen.error,))  # a Hessian with a diagonal
+    e_slope += 4 * m.u * jnp.abs(slope)  # alone, and not negative
+    dy, e_dy = (0 * y.value, 0 * y.value) if of_states else (slope, e_slope)
+    of_loss = one_term(slope, e_slope) if of_states else exact(0 * states)
     now = mapped(_output_backward, 4)(traced, p_output, *after, dy, e_dy)
     steps = mapped(_step_backward, 6)(traced, p, *before, x, dh[1:], *after)
 
@@ -238,12 +243,13 @@ def local_check(
 
     none = exact(jnp.zeros_like(h0)[None])
     d_before, d_now = _then(steps[-2], none), _then(none, now[-1])
-    of_states = closed(Known(*(a + b for a, b in zip(d_before, d_now, strict=True))), m)
-    of_states = narrowed(of_states, m.arithmetic.states)
+    d_loss = Known(*of_loss[:3], count(of_loss))
+    parts = zip(d_before, d_now, d_loss, strict=True)
+    dh_now = narrowed(closed(Known(*map(sum, parts)), m), m.arithmetic.states)
     dx = closed(steps[-1], m)
     e_next = mapped(_next_state, 3)(traced, p, *before, x).error
-    result["h"] = of_states.value, of_states.error
-    result["h0"] = of_states.value[0], of_states.error[0]
+    result["h"] = dh_now.value, dh_now.error
+    result["h0"] = dh_now.value[0], dh_now.error[0]
     result["x"] = dx.value, dx.error
     result["states"] = jnp.concatenate([h0[None], h]), jnp.concatenate([none.error, e_next])
     return {k: (value, error + flushed) for k, (value, error) in result.items()}

@@ -44,20 +44,22 @@ def deviates() -> np.ndarray:
 
 
 def truth_and_tolerance(
-    cell: Cell, traced: Traced, like: Any, loss: Callable[..., Any]
+    cell: Cell, traced: Traced, like: Any, loss: Callable[..., Any], *, of_states: bool
 ) -> Callable[..., dict[str, tuple[Any, Any]]]:
     """Return a function that returns autodiff's gradients and states with their tolerances.
 
     It is called with the variables (params as a dict, x, h0, probes), what the loss is given beside
-    the outputs, the deviates, the sizes and the machine; ``like`` are arguments like the first two.
+    the outputs, or the states, the deviates, the sizes and the machine; ``like`` are arguments like
+    the first two.
     """
     equal = replace(cell, step=recognised(cell.step))
     jaxpr, tree = jaxprs.traced(
-        lambda variables, given: autodiff(variables, given, loss, equal), *like
+        lambda variables, given: autodiff(variables, given, loss, equal, of_states=of_states),
+        *like,
     )
 
     def solve(variables: Any, given: Any, xi: Any, sizes: Any, m: Machine) -> dict[str, Any]:
-        plain = autodiff(variables, given, loss, cell)
+        plain = autodiff(variables, given, loss, cell, of_states=of_states)
         leaves = jax.tree.leaves((variables, given))
 
         def deviation(xi: Any) -> dict[str, Any]:

@@ -143,9 +143,9 @@ def _autodiff(chunk: Solved) -> Iterator[tuple[Problem, dict[str, Measure]]]:
         [padded(answer.problem, chunk.shape) for answer in chunk.answers], chunk.shape
     )
     with float64_on_cpu():
-        y, loss = map(np.asarray, _outputs(chunk.cell)(*arguments))
+        y, loss = map(np.asarray, _outputs(chunk.kind.cell)(*arguments))
     for i, (problem, truth) in enumerate(chunk.answers):
-        found = {f"d{k}": truth[k] for k in chunk.cell.gradients} | {"h": truth["states"]}
+        found = {f"d{k}": truth[k] for k in chunk.kind.cell.gradients} | {"h": truth["states"]}
         yield problem, found | _with_tolerances(problem, truth["states"], y[i], loss[i])
 
 

@@ -49,7 +49,7 @@ def shapes(sizes: Mapping[str, int], loss: str, cell: Cell = LABS) -> dict[str, 
     T, B, D, H, O = (sizes[k] for k in "TBDHO")
     variables = cell.shapes(sizes) | {"x": (T, B, D), "h0": (B, H), "h": (T + 1, B, H)}
     gradients = {f"d{k}": shape for k, shape in variables.items()}
-    target = (T, B, O) if named_loss(loss).over_time else (B, O)
+    target = tuple(sizes[axis] for axis in named_loss(loss).axes)
     return variables | gradients | {"y": (T, B, O), "target": target, "loss": ()}
 
 
