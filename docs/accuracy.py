@@ -27,7 +27,7 @@ from reference.network.gradients import GRADIENTS
 from reference.network.sequence import PARAMETERS
 from reference.problems import REGIMES, Problem, random_problem
 
-PROBLEMS, SEED = 20, 0  # so many in each regime and dtype
+PROBLEMS, SEED = 20, 0  # in each regime and dtype
 DTYPES = ("float64", "float32")
 SHAPES = (
     {"T": 2, "B": 2, "D": 3, "H": 4, "O": 2},

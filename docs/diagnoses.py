@@ -3,7 +3,7 @@
 python docs/diagnoses.py            run, print, and write a part of trust.md
 python docs/diagnoses.py --first 5  the first five alone; the page stays as it is
 
-Each mistake is a function in a file, and met as a stranger's function is: 200 problems, explained.
+Each mistake is a function in a file, and met as a user's function is: 200 problems, explained.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def named_rightly(report: dict[str, Any], mistake: Mistake) -> bool:
 def main() -> int:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--first", type=int, default=len(MISTAKES), help="so many mistakes")
+    parser.add_argument("--first", type=int, default=len(MISTAKES), help="how many mistakes")
     first = parser.parse_args().first
     mistakes = list(MISTAKES.values())[:first]
     named, seconds, sizes = [], [], []

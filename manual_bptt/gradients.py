@@ -52,8 +52,9 @@ def loss_and_gradients(
         Passed on to the loss. With zeros at the end, sequences of different lengths share a batch;
         steps at the start change the states that follow, whatever their weight.
     workers : int or concurrent.futures.Executor, optional
-        Who computes: this thread if None; n threads, each with an equal share of the batch; or the
-        workers of an executor, each task with up to 64 sequences, on this machine or on others.
+        Where to compute: in this thread if None; in n threads, each with an equal share of the
+        batch; or by the workers of an executor, each task with up to 64 sequences, on this machine
+        or on others.
         The result does not depend on which worker is ready first, and with an executor
         not on how many there are; what a worker raises is raised here. The loss is computed in
         this thread, of all outputs. A single sequence is not shared out.

@@ -438,7 +438,7 @@ def load_safetensors(path: str | os.PathLike[str]) -> Params:
     data = path.read_bytes()
     try:
         arrays = library.load(data)
-    except Exception as error:  # whatever the library makes of a stranger's bytes
+    except Exception as error:  # whatever the library makes of untrusted bytes
         message = f"expected a file that save_safetensors wrote: {in_words(error, str)}"
         raise ValueError(f"{path}: {message}") from None
     if set(arrays) != set(Params._fields):
@@ -464,7 +464,7 @@ def _safetensors() -> Any:
 def _path(path: Any) -> Path:
     try:
         return Path(path)
-    except Exception:  # whatever a stranger's object raises
+    except Exception:  # whatever an unknown object raises
         raise TypeError(f"path is {in_words(path)}; expected a str or a path") from None
 
 
@@ -567,7 +567,7 @@ def _layer(name: str, tree: Any, expected: str) -> _Layer:
         raise TypeError(f"{name} is a {type(tree).__name__}; expected {expected}")
     try:
         leaves = [(".".join(map(str, path)), path, value) for path, value in _leaves(tree, ())]
-    except Exception:  # a stranger's mapping fails to give its items, or it has no end
+    except Exception:  # an unknown mapping fails to give its items, or it has no end
         raise TypeError(f"{name} cannot be read; expected {expected}") from None
     return _Layer(
         name,

@@ -1,4 +1,4 @@
-"""What a bad argument gets: one message that names it, what was expected and what came.
+"""Checks of arguments: a bad one gets one message that names it, what was expected, what came.
 
 Every public function passes its arguments through here once, before any arithmetic, so that the
 kernels see C-ordered arrays of one native floating dtype whose shapes agree: NumPy's broadcasting

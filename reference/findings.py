@@ -8,7 +8,7 @@ import numpy as np
 from reference.mistakes import Mistake
 from reference.problems import Problem
 
-FEW = 4  # of the mistakes that cannot be told apart, so many are shown
+FEW = 4  # of the mistakes that cannot be told apart are shown
 
 
 class Finding(NamedTuple):

@@ -92,7 +92,7 @@ class Scan(NamedTuple):
 class While(NamedTuple):
     """A loop that goes on while ``condition`` is true of what is carried.
 
-    The first operands, so many, are the condition's own, the next the body's.
+    The first ``of_condition`` operands are the condition's own, the next the body's.
     """
 
     condition: Any

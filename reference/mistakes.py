@@ -3,7 +3,7 @@
 ``Derivation`` is the textbook's derivation, cut into pieces that are methods; a mistake is that
 derivation with one piece replaced. So each differs from the right one by exactly one error, and
 runs, and returns numbers that look like gradients. The registry is the yardstick of the checks, and
-names what went wrong in a stranger's code.
+names what went wrong in code that is not ours.
 
 >>> from reference import compare
 >>> mistake = MISTAKES["W for its transpose"]

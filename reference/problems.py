@@ -124,7 +124,7 @@ FREQUENCIES = {
 }
 STEPS = ((1, 1), (2, 2), (3, 3), (4, 8), (9, 32), (33, 40))
 LARGEST = 8  # of D, H and O in all but a few of the problems that draw_problems draws
-# After so many problems, every 40th is long or wide, in turns: a short comparison need not wait for
+# After these problems, every 40th is long or wide, in turns: a short comparison need not wait for
 # the compilation of their shapes.
 SMALL_FIRST = 200
 LONG = (41, 256)  # steps

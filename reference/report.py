@@ -145,8 +145,8 @@ def _larger(a: float | None, b: float | None) -> float | None:
 class Report:
     """What comparing a candidate with autodiff found.
 
-    ``rows`` have the verdict on each gradient, ``notes`` what is to say of the candidate's manners,
-    ``assumed`` how what it returned was read, where that was not as it had to be, but clear.
+    ``rows`` have the verdict on each gradient, ``notes`` what else the candidate does, such as
+    printing, ``assumed`` how results in an unexpected shape or under another name were read.
     ``objections`` are why it does not pass beside what its rows say. Where something is wrong,
     ``diagnosis`` says why as far as it is known, and ``smallest`` is the smallest problem found
     that shows it. ``formats`` says to which formats the candidate may round, if it declares any.

@@ -109,7 +109,7 @@ def _problems(
     fixed: Mapping[str, int],
     options: Mapping[str, Any],
 ) -> Problem:
-    """Draw a problem from strategies no two of which are alike.
+    """Draw a problem, each of its sizes from a strategy that is like no other.
 
     Hypothesis would copy what one of two like strategies drew over what the other did, and spend
     most of its examples on problems that have D = H = O. And from ``integers`` it draws an end of

@@ -80,7 +80,7 @@ class Outcome(NamedTuple):
 
 
 def printable(text: str) -> str:
-    """Return text in one line of characters that a terminal only shows."""
+    """Return text in one line, with control characters spelled out."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)
 
@@ -136,7 +136,7 @@ class Runner:
     ) -> Outcome:
         """Call the function, and read what it returns under the names that are wanted.
 
-        Raises OutOfTimeError after so many seconds, where a timer can be had.
+        Raises OutOfTimeError after ``seconds``, where a timer can be had.
         """
         own, notes = self._filled(arrays), dict[str, str]()
         values: dict[str, np.ndarray | str] = {}
@@ -203,7 +203,7 @@ def _watched(seconds: float | None, notes: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise OutOfTimeError in the body after so many seconds, where a timer can be had."""
+    """Raise OutOfTimeError in the body after ``seconds``, where a timer can be had."""
     free = hasattr(signal, "setitimer") and signal.getitimer(signal.ITIMER_REAL)[0] == 0
     if seconds is None or not free:
         yield
@@ -370,7 +370,7 @@ def send(stream: BinaryIO, message: Mapping[str, Any], arrays: Mapping[str, np.n
 
 
 def receive(stream: BinaryIO, most: int) -> tuple[dict[str, Any], Arrays]:
-    """Read a message of so many bytes at most.
+    """Read a message of ``most`` bytes at most.
 
     Raises EOFError at the end of the stream, and ValueError if it is no message.
     """

@@ -1,4 +1,4 @@
-"""Those who compute the same loss and gradients, for ``manual-bptt bench``: we, JAX and torch.
+"""Code that ``manual-bptt bench`` compares: ours, JAX and torch, for the same loss and gradients.
 
 Each takes a ``Work`` and returns a function without arguments that computes the squared error over
 all steps and its gradients in the five parameters. Ours returns those in x and h0 as well, and
@@ -85,7 +85,7 @@ def by_jax(todo: Work, unroll: int = 1) -> Call:
 
 
 def by_torch(todo: Work, threads: int) -> Call:
-    """Return ``torch.nn.RNN`` and a linear layer with autograd, on so many threads."""
+    """Return ``torch.nn.RNN`` and a linear layer with autograd, on a number of threads."""
     import torch
 
     params, x, h0, target = todo

@@ -99,7 +99,7 @@ def require_regular(path: str | Path) -> None:
 
 
 def plain(text: str) -> str:
-    """Return text of others in one line that a terminal only shows."""
+    """Return untrusted text in one line, with control characters spelled out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

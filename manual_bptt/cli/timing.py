@@ -30,7 +30,7 @@ class Once(NamedTuple):
 
 
 def medians(calls: Sequence[Callable[[], Any]], rounds: int, seconds: float) -> list[float]:
-    """Call each for so many seconds in turn, round after round; return the median time of each.
+    """Call each for some seconds in turn, round after round; return the median time of each.
 
     Before its turn is timed, each is called for a while, until the threads of the one before are
     at rest and its own memory is in the cache: that is what a training loop sees.

@@ -1,4 +1,4 @@
-"""A sequence in blocks of steps: whatever is done to all of a block finds it in the cache.
+"""A sequence in blocks of steps, each small enough to stay in the cache while it is worked on.
 
 A block is up to 256 steps, and up to 1,024 rows unless a single step has more. Everything is
 computed block by block from the first step on, so that a sequence that is continued at the end of a

@@ -7,7 +7,7 @@ and the states are computed twice (Griewank, 1992). With one segment, which is o
 backpropagation through time, nothing is computed twice.
 
 A segment is a whole number of blocks (see ``blocks.blocks``), so every number is computed by the
-same operations in the same order whatever the segments, to the same bits.
+same operations in the same order whatever the segments, bit for bit.
 """
 
 from math import isqrt, prod

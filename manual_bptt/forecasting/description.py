@@ -1,4 +1,4 @@
-"""Values that come from a file in JSON: each of its kind, or refused by name."""
+"""Reading values from a file in JSON: one of the wrong type is refused, with its name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -152,7 +152,7 @@ def chosen_step(training: Training) -> int | None:
 
 
 def shown(text: str, most: int = 24) -> str:
-    """Return text in one line, as wide as so many digits at most; the font has all of its letters.
+    """Return text in one line, as wide as ``most`` digits at most; the font has all of its letters.
 
     Examples
     --------

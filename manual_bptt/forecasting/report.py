@@ -1,6 +1,6 @@
 """What became of a training as one web page: no scripts, nothing from outside, one file to send.
 
-Names of groups, columns and files are strangers' text. All of it goes through ``_text``.
+Names of groups, columns and files are untrusted text. All of it goes through ``_text``.
 """
 
 from base64 import b64encode

@@ -171,7 +171,7 @@ def changes_ahead(table: Table, last: Array, truth: Array) -> Array:
 
 
 def _steps_on(table: Table, rows: Array, later: Array, hours: int) -> Array:
-    """Return for each pair of rows if the later one is so many hours on, in the same group."""
+    """Return for each pair of rows if the later one is that many hours on, in the same group."""
     same = table.group[rows] == table.group[later]
     return np.asarray(same & (table.time[later] - table.time[rows] == hours * HOUR))
 

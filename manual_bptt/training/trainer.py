@@ -157,7 +157,7 @@ def train(
     stop : callable, optional
         Asked after every step whether to end here; the result is then not ``finished``.
     workers : int or concurrent.futures.Executor, optional
-        Who computes the gradients; see ``loss_and_gradients``.
+        Where the gradients are computed; see ``loss_and_gradients``.
 
     Raises
     ------

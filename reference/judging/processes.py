@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 from reference import user_code
 from reference.user_code import Arrays, LoadError, Outcome, OutOfTimeError, printable, short
 
-MOST_BYTES, MOST_TIMES = 2**26, 64  # of an answer: so many, and so many for each that was sent
+MOST_BYTES, MOST_TIMES = 2**26, 64  # of an answer: at least, and times those that were sent
 IMPORT_SECONDS = 300.0  # that importing the module may take
 MOST_OUTPUT = 2**14  # characters of what is printed that are kept
 LINE = re.compile(r'File "([^"]*)", line (\d+)')
@@ -57,7 +57,7 @@ class CandidateProcess:
     ) -> Outcome:
         """Have the function called, and return what came back.
 
-        Raises OutOfTimeError after so many seconds; the process is ended then.
+        Raises OutOfTimeError after ``seconds``; the process is ended then.
         """
         self.calls += 1
         names = sorted(wanted)

@@ -87,7 +87,7 @@ class Call(NamedTuple):
 def judge_solved(
     candidate: Candidate | Caller, chunk: Solved
 ) -> Iterator[tuple[list[Verdict], dict[str, str]]]:
-    """Judge a candidate on problems whose answers are known, and serve for any number of them."""
+    """Judge a candidate on problems that are solved, as often as there are candidates."""
     caller = candidate if isinstance(candidate, Caller) else Caller(candidate)
     return ((call.verdicts, call.returned.notes) for call in judged_calls(caller, chunk))
 

@@ -119,5 +119,5 @@ def loss_program(loss: Any, shape: tuple[int, ...]) -> Any:
 
 
 def any_loss(seen: Any, target: Any, weights: Any, slope: Any) -> Any:
-    """Return what stands for every loss here, of the outputs or of the states."""
+    """Return the form into which every loss is brought, of the outputs or of the states."""
     return squared_error(seen, target, weights) + jnp.sum(slope * seen)

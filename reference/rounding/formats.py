@@ -35,7 +35,7 @@ class Format(NamedTuple):
 
 
 def _format(digits: int, least_exponent: int, most_exponent: int) -> Format:
-    """Return the format of so many binary digits, for normal numbers from 2^least to 2^most."""
+    """Return the format of a number of binary digits, for normal numbers from 2^least to 2^most."""
     u = 2.0**-digits
     return Format(u, 2.0**least_exponent * 2 * u, 2.0**most_exponent * (1 - u))
 

@@ -46,7 +46,7 @@ def enclosed(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
     -------
     callable
         ``run(bits, *arguments)`` returns the results of the function for these numbers, with arrays
-        of mpmath's intervals, computed with so many bits, as leaves. It raises NotImplementedError,
+        of mpmath's intervals, computed with these bits, as leaves. It raises NotImplementedError,
         with the line of the user's, for an operation without a rule, and ArithmeticError where a
         loop, a branch or an index depends on what the intervals leave open.
 

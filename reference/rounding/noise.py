@@ -39,7 +39,7 @@ from reference.jaxprs import Branches, Call, Scan, While, computed
 from reference.rounding.formats import PLAIN, Arithmetic, Format
 from reference.rounding.tolerance import RUNS
 
-DEVIATES = 32749  # so many xi in one run, a prime; when they are used up, they are used again
+DEVIATES = 32749  # number of xi in a run, a prime; when they are used up, they are used again
 NEAR = 8.0  # units of roundoff: a number so near to one of a format is one of it
 STRIDE = 1009  # by which an iteration of a loop starts further on than the one before
 finfo: Any = jnp.finfo  # which knows bfloat16 too

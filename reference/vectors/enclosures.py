@@ -71,7 +71,7 @@ def _answers(cell: Cell, loss: Any, shapes: tuple[tuple[str, tuple[int, ...]], .
 
 
 def rounded(number: Fraction, digits: int, lowest: int, to: Callable[[Fraction], int]) -> float:
-    """Round to so many binary digits, the last of which is worth 2**lowest at least.
+    """Round to a number of binary digits, the last of which is worth 2**lowest at least.
 
     ``to`` makes the choice: ``round`` for the nearest number, even in a tie, or ``ceil``.
 
