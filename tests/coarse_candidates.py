@@ -2,8 +2,9 @@
 
     python tests/coarse_candidates.py --problems 2000
 
-judges each on that many problems under the arithmetic that it declares, and prints a table: a right
-one may never be accused, and a broken one must be found.
+judges each on that many problems under the arithmetic that it declares, and prints a table of how
+many accuse it, and by how many tolerances at most: a right one may never be accused, and a broken
+one must be found.
 
 The arithmetic is emulated: factors of a product are rounded to tf32, bfloat16 or float16, and
 multiplied and added in float32, as NumPy does. So code stays as it is, and is given arrays of a
@@ -191,14 +192,14 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arithmetic", nargs="+", choices=ROUND, default=["tf32", "bfloat16"])
     given = parser.parse_args(arguments)
-    print(f"| arithmetic | cell | gradient | accused, of {given.problems} | worst |")
-    print("|---|---|---|---|---|")
-    good = True
-    for name, cell, what, right, accused, worst in rows(
-        given.problems, given.seed, given.arithmetic
-    ):
-        print(f"| {name} | {cell} | {what} | {accused} | {worst:.3g} |", flush=True)
+    found, good = {}, True
+    for _, cell, what, right, accused, worst in rows(given.problems, given.seed, given.arithmetic):
+        found.setdefault((cell, what), []).append(f"{accused} | {worst:.3g}")
         good = good and (accused == 0) == right
+    print("| cell | gradient |", " | ".join(f"{k} | worst" for k in given.arithmetic), "|")
+    print("|---|---|" + "---:|" * 2 * len(given.arithmetic))
+    for (cell, what), columns in found.items():
+        print(f"| {cell} | {what} | {' | '.join(columns)} |")
     return 0 if good else 1
 
 

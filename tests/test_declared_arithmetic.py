@@ -303,8 +303,12 @@ def test_the_table_counts_who_is_accused(monkeypatch, capsys):
         yield "tanh", "wrong", False, mistaken(name)
 
     monkeypatch.setattr(coarse_candidates, "candidates", two)
+    monkeypatch.setattr(
+        coarse_candidates, "draw_problems", partial(reference.draw_problems, sizes=SHAPE)
+    )
     assert coarse_candidates.main(["--problems", "3", "--arithmetic", "tf32"]) == 1
     table = capsys.readouterr().out
+    assert "| cell | gradient | tf32 | worst |" in table
     assert table.count("| 0 | 0.") == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from reference import check_gradient
 from reference.devices import float64_on_cpu
-from reference.rounding.noise import RoundedFactors
+from reference.rounding.formats import FORMATS
 
 RNG = np.random.default_rng(5)
 SHAPES = {"W": (6, 6), "U": (6, 6), "V": (3, 6), "b": (6,)}
@@ -68,15 +68,17 @@ def details(grad_fn):
 def test_products_of_rounded_factors_are_told_from_each_other_and_from_mistakes(kind, digits):
     rounded = to_digits(digits)
     said = details(lambda *a: by_hand(*a, rounded=rounded))
-    assert said == dict.fromkeys(said, f"rounded like {kind}, in the factors of its products")
+    words = f"rounded like {kind}, in the factors of its products"
+    allowed = f'(arithmetic="{kind.lower()}" allows for it)'
+    assert said == dict.fromkeys(said, f"{words} {allowed}")
     assert {"W", "U", "V"} <= said.keys()
 
 
-@pytest.mark.parametrize("digits", [8, 11])
-def test_factors_are_rounded_to_the_nearest_numbers_with_so_many_digits(digits):
+@pytest.mark.parametrize(("name", "digits"), [("bfloat16", 8), ("tf32", 11)])
+def test_factors_are_rounded_to_the_nearest_numbers_of_a_format(name, digits):
     values = RNG.standard_normal(1000).astype(np.float32) * np.exp2(RNG.integers(-90, 90, 1000))
     with float64_on_cpu():
-        found = RoundedFactors(2.0**digits).rounded(jnp.asarray(values, float))
+        found = FORMATS[name].nearest(jnp.asarray(values, float))
     np.testing.assert_array_equal(found, to_digits(digits)(values))
 
 

@@ -128,7 +128,7 @@ def _arithmetic(name: str, wrong: list[Evidence]) -> str:
         return ""
     texts = {coarse_numbers(e.returned[name]) for e in wrong}
     if texts == {""}:
-        texts = {_products(name, e) for e in wrong[:SEVERAL]}
+        texts = {_products(name, e) for e in wrong[:2]}  # each shape is compiled
     return texts.pop() if len(texts) == 1 else ""
 
 

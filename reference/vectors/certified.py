@@ -95,6 +95,7 @@ def certified(cases: Iterable[Case], dtype: str, cell: Cell = LABS) -> Iterator[
 
     Examples
     --------
+    >>> from reference.vectors.corners import cases_of
     >>> [vector] = certified(cases_of(LABS)[:1], "float32")
     >>> vector.expected["dx"].value.tolist()
     [[[110.0, 60.0]], [[12.0, 16.0]]]
