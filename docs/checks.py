@@ -30,10 +30,9 @@ from markers import measured, table, write_part
 
 import reference
 from reference.judging.verdicts import judge_solved
-from reference.mistakes import MISTAKES, Mistake, correct
+from reference.mistakes import LOSSES, MISTAKES, Mistake, correct
 from reference.network import CELLS
 from reference.network.gradients import GRADIENTS
-from reference.network.losses import LOSSES
 from reference.network.sequence import PARAMETERS, run, zero_probes
 from reference.oracle.answers import Answer, solved
 from reference.problems import Problem
@@ -123,7 +122,7 @@ def noticed_by_check_grads(candidate: Candidate, problem: Problem) -> bool:
         params = dict(zip(PARAMETERS, arguments[:5], strict=True))
         x, h0 = arguments[5:]
         _, y = run(CELLS["tanh"], params, x, h0, zero_probes(params, x, h0))
-        return LOSSES[problem.loss](y, problem.target)
+        return problem.facts.function(y, problem.target)
 
     def backward(arguments: Any, cotangent: Any) -> Any:
         gradients = call(candidate, problem, *map(np.asarray, arguments))

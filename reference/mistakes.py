@@ -24,12 +24,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.network import losses
 from reference.network.gradients import loss_gradient
-from reference.network.losses import LOSSES, named_loss
+from reference.network.losses import named_loss
 from reference.problems import Problem
 
 Array = NDArray[Any]
 Candidate = Callable[[Any, Any, Any, Any], dict[str, Array]]
+# The losses of this derivation: those of the outputs that have a name.
+LOSSES = tuple(name for name, loss in losses.LOSSES.items() if not loss.of_states)
 LOSS_PIECES = frozenset({"counts", "error", "output_gradient"})  # about squared errors alone
 
 
@@ -302,9 +305,8 @@ def _for_any_loss(derivation: type[Derivation], problem: Problem) -> type[Deriva
 
 
 def _candidate(derivation: type[Derivation], loss: str) -> Candidate:
-    known = [name for name, of in LOSSES.items() if not of.of_states]
-    if loss not in known:
-        raise ValueError(f"loss is {loss!r}; expected one of {', '.join(known)}")
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}; expected one of {', '.join(LOSSES)}")
 
     def candidate(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -14,11 +14,10 @@ from reference.explaining.diagnosis import Evidence, explain, gather, telling_pr
 from reference.explaining.observations import observations
 from reference.findings import Diagnosis, Finding
 from reference.judging.candidates import Caller, returned
-from reference.mistakes import MISTAKES, combined, correct, results_of
+from reference.mistakes import LOSSES, MISTAKES, combined, correct, results_of
 from reference.network.gradients import GRADIENTS
 
 # In the loss of the last step these change nothing, or are the same as another.
-LOSSES = ("squared_error", "last_step_squared_error")
 NOT_IN_THE_LAST_STEP = {
     "last state in dV",
     "last target at every step",

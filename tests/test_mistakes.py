@@ -11,9 +11,8 @@ import pytest
 import reference
 from reference import mistakes
 from reference.judging.verdicts import judge_solved
-from reference.mistakes import MISTAKES, Derivation, correct
+from reference.mistakes import LOSSES, MISTAKES, Derivation, correct
 from reference.network.gradients import GRADIENTS
-from reference.network.losses import LOSSES
 from reference.oracle.answers import solved
 from reference.problems import Problem, random_problem
 from reference.rounding.tolerance import PROVES

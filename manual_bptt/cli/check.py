@@ -25,6 +25,12 @@ from manual_bptt.cli.shared import (
 )
 
 
+# Options that ``reference.compare`` has by the same names.
+AS_THEY_ARE = (
+    "cases", "seed", "dtype", "arithmetic", "storage", "layout", "sizes", "time_budget",
+)  # fmt: skip
+
+
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
     check = commands.add_parser("check", help="judge your own gradients by jax.grad")
@@ -101,16 +107,9 @@ def _check(arguments: argparse.Namespace) -> int:
                 candidate,
                 loss=loss,
                 cell=load(arguments.cell) if ":" in arguments.cell else arguments.cell,
-                cases=arguments.cases,
-                seed=arguments.seed,
-                dtype=arguments.dtype,
-                arithmetic=arguments.arithmetic,
-                storage=arguments.storage,
                 batched=not arguments.single,
-                layout=arguments.layout,
-                sizes=arguments.sizes,
-                time_budget=arguments.time_budget,
                 progress=shown,
+                **{k: options[k] for k in AS_THEY_ARE},
             )
     except (LoadError, ValueError, NotImplementedError) as error:
         raise UsageError(str(error)) from None
