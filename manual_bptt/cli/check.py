@@ -24,7 +24,6 @@ from manual_bptt.cli.shared import (
     write_json,
 )
 
-
 # Options that ``reference.compare`` has by the same names.
 AS_THEY_ARE = (
     "cases", "seed", "dtype", "arithmetic", "storage", "layout", "sizes", "time_budget",
