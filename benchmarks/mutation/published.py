@@ -26,7 +26,7 @@ TESTS = {
     "arrays": ("forward", "validation", *EVERYWHERE, "initial_parameters"),
     "axes": ("cells", *EVERYWHERE, "validation"),
     **{
-        f"cells/{name}": ("cells", "cost", "blocks", "arithmetic", *EVERYWHERE)
+        f"cells/{name}": ("cells", "cost", "blocks", "arithmetic", *EVERYWHERE, "ways")
         for name in ("__init__", *CELLS)
     },
     "engine/blocks": (
@@ -39,13 +39,13 @@ TESTS = {
         "compiled",
     ),
     "losses": ("losses", *EVERYWHERE),
-    "gradients": (*EVERYWHERE, "workers", "recomputation", "compiled"),
-    "engine/segments": ("recomputation", *EVERYWHERE),
+    "gradients": (*EVERYWHERE, "workers", "recomputation", "compiled", "cells"),
+    "engine/segments": ("recomputation", *EVERYWHERE, "ways"),
     "engine/workers": ("workers", "workspace", "compiled", *EVERYWHERE),
     "engine/workspace": ("workspace", "workers", "recomputation"),
-    "validation": (*EVERYWHERE, "validation"),
+    "validation": (*EVERYWHERE, "validation", "cells", "ways"),
     "params": ("initial_parameters", *EVERYWHERE, "cells"),
-    "compiled": ("compiled",),
+    "compiled": ("compiled", "ways"),
 }
 
 

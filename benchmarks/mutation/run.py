@@ -223,7 +223,7 @@ def commit() -> str:
     return f"{h}, with changes" if changes else h
 
 
-def results(found: dict[str, dict[str, Verdict]]) -> dict[str, Any]:
+def results(found: dict[str, dict[str, Verdict]], of: str) -> dict[str, Any]:
     """Return what is published: the names of the mutants that no test killed, among others."""
     known, kinds = explanations(), ("timed out", "equivalent", "survived")
     named: dict[str, list[str]] = {kind: [] for kind in kinds}
@@ -232,7 +232,7 @@ def results(found: dict[str, dict[str, Verdict]]) -> dict[str, Any]:
             explained = verdict.said == "survived" and name in known
             named["equivalent" if explained else verdict.said].append(name)
     mutants = {f"{file}.py": len(of) for file, of in found.items()}
-    return {"commit": commit(), "mutants": mutants, **named}
+    return {"commit": of, "mutants": mutants, **named}
 
 
 def publish(of: dict[str, Any]) -> None:
@@ -255,7 +255,8 @@ def main() -> int:
     names = [name.removesuffix(".py") for name in options.files] or [*TESTS]
     check_operators()
     rounds = ROUNDS[:1] if options.quick else ROUNDS
-    of = results(judge_files(names, options.jobs, rounds))
+    judged_at = commit()  # whatever is committed meanwhile
+    of = results(judge_files(names, options.jobs, rounds), judged_at)
     if rounds == ROUNDS and not options.files:
         publish(of)
     print(*page(of), sep="\n")
