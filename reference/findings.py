@@ -1,5 +1,6 @@
 """What is found out about a wrong gradient: the mistake that explains it, and what can be seen."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -101,12 +102,22 @@ class Counterexample(NamedTuple):
         said = {returned for _, returned in self.values.values() if isinstance(returned, str)}
         if len(said) == 1 and len(self.values) > 1:
             return [*shown, f"  returned {said.pop()}"]
-        for k, (expected, returned) in self.values.items():
+        for k, (expected, returned) in self._arrays():
             label, rounded = k if k == "states" else f"d{k}", _shows(expected, returned)
             shown.append(f"  {label} expected {_numbers(expected, rounded=rounded)}")
             was = returned if isinstance(returned, str) else _numbers(returned, rounded=rounded)
             shown.append(f"  {' ' * len(label)} returned {was}")
         return shown
+
+    def _arrays(self) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray | str]]]:
+        """Yield what was expected and returned, array by array."""
+        for k, (expected, returned) in self.values.items():
+            if isinstance(returned, str):
+                yield k, (expected, returned)
+            else:
+                came = self.problem.by_array(k, returned)
+                for name, right in self.problem.by_array(k, expected).items():
+                    yield name, (right, came[name])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the example as JSON values; floats as Python writes them, which is exact."""

@@ -21,7 +21,9 @@ from reference.rounding.formats import (
     formats_in_words,
     named_arithmetic,
 )
-from reference.user_code import parameters_type
+from reference.user_code import arranged, parameters_type, places
+
+OF_STATE = ("h0", "h", "states")  # what is arranged like a state
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +32,16 @@ class Problem:
 
     ``x`` is (T, D) or (T, B, D), ``h0`` (H,) or (B, H), ``target`` like the outputs, like their
     last step where ``loss`` is ``"last_step_squared_error"``, or like h0 where it is
-    ``"final_state_squared_error"``. ``origin`` is the expression, or the words, by which to find
+    ``"final_state_squared_error"``. Where the state of the cell has several arrays, h0 is arranged
+    so too, and a target like it. ``origin`` is the expression, or the words, by which to find
     this problem again. ``arithmetic`` and ``storage`` are the formats to
     which factors of products, and states, may be rounded; None is the dtype.
     """
 
     params: Any
     x: np.ndarray
-    h0: np.ndarray
-    target: np.ndarray
+    h0: Any
+    target: Any
     loss: Any
     origin: str
     cell: Cell = CELLS["tanh"]
@@ -49,6 +52,16 @@ class Problem:
     def rounding(self) -> Arithmetic:
         """The formats of factors and of states."""
         return named_arithmetic(self.arithmetic, self.storage)
+
+    @property
+    def start(self) -> np.ndarray:
+        """The initial state as vectors, in which its arrays lie side by side."""
+        return self.cell.packed(self.h0)
+
+    @property
+    def goal(self) -> np.ndarray:
+        """The target; where it is like the initial state, as vectors."""
+        return self.cell.packed(self.target) if self.facts.of_states else self.target
 
     @property
     def facts(self) -> Loss:
@@ -80,19 +93,33 @@ class Problem:
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """The parameters, x, h0 and the target by name."""
-        rest: dict[str, Any] = {"x": self.x, "h0": self.h0, "target": self.target}
-        return {**self.params._asdict(), **rest}
+        """The parameters, x, and all arrays of h0 and the target by name."""
+        given = {"h0": self.h0, "target": self.target}
+        trees = given_trees(self.cell, self.loss)
+        return {**self.params._asdict(), "x": self.x, **named_arrays(given, trees)}
 
     def gradient_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a gradient: ``h``, that in every state, or that of an argument.
 
-        That of the ``states`` themselves is the shape of ``h``.
+        That of the ``states`` themselves is the shape of ``h``. Where a state has several arrays,
+        ``h`` is as vectors, and ``h[0]`` its first array.
         """
-        if name in ("h", "states"):
-            return (len(self.x) + 1, *self.h0.shape)
-        array: np.ndarray = getattr(self if name in ("x", "h0") else self.params, name)
+        of, place = root(name), name[len(root(name)) :]
+        if of in OF_STATE:
+            *batch, size = self.start.shape
+            own = [axis.size(self.sizes) for axis in self.cell.leaves[place]] if place else [size]
+            return (*([] if of == "h0" else [len(self.x) + 1]), *batch, *own)
+        array: np.ndarray = getattr(self if name == "x" else self.params, name)
         return array.shape
+
+    def by_array(self, name: str, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the arrays that lie side by side in what is like a state, each by its name.
+
+        Anything else is returned as it is.
+        """
+        tree = self.cell.state if name in OF_STATE and self.cell.of_several else "array"
+        of = self.cell.unpacked(vectors, self.sizes) if tree != "array" else vectors
+        return named_arrays({name: of}, {name: tree})
 
     def __repr__(self) -> str:
         return self.origin
@@ -174,11 +201,13 @@ def random_problem(
         return rng.standard_normal(shape)
 
     drawn["c"] = normal(O)
-    x, h0 = inputs * normal(T, *batch, D), 0.5 * normal(*batch, H)
-    target = normal(*_shape(known.axes, {"T": T, "B": B, "H": H, "O": O}))
-    arrays = (*drawn.values(), x, h0, target)
-    *values, x, h0, target = (rounding.representable(array.astype(dtype)) for array in arrays)
-    params = parameters_type(cell.fields)(*values)
+    x, start = inputs * normal(T, *batch, D), 0.5 * normal(*batch, cell.size(sizes))
+    seen = (*batch, cell.size(sizes)) if known.of_states else (*batch, O)
+    target = normal(T, *seen) if known.over_time else normal(*seen)
+    arrays = (*drawn.values(), x, start, target)
+    *values, x, start, target = (rounding.representable(array.astype(dtype)) for array in arrays)
+    params, h0 = parameters_type(cell.fields)(*values), cell.unpacked(start, sizes)
+    target = cell.unpacked(target, sizes) if known.of_states else target
     origin = (
         f"reference.random_problem(T={T}, B={B}, D={D}, H={H}, O={O}, regime={regime!r}, "
         f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss)}{_cell_name(cell)}"
@@ -237,50 +266,104 @@ def make_problem(
     >>> make_problem(W=[[1]], U=[[1]], b=[0], V=[[1]], c=[0], x=[[2]], h0=[0], target=[[0.5]]).sizes
     {'T': 1, 'D': 1, 'H': 1, 'O': 1}
     """
-    known, cell, formats = named_loss(loss), named_cell(cell), (arithmetic, storage)
+    cell, formats = named_cell(cell), (arithmetic, storage)
     checked_arithmetic(*formats, dtype)
     if params.keys() != {*cell.fields}:
         expected = " ".join(cell.fields)
         raise TypeError(f"the parameters are {' '.join(params) or 'none'}; expected {expected}")
-    given = {**{k: params[k] for k in cell.fields}, "x": x, "h0": h0, "target": target}
+    trees = given_trees(cell, loss)
+    given = named_arrays({"h0": h0, "target": target}, trees)
+    given = {**{k: params[k] for k in cell.fields}, "x": x, **given}
     arrays = {k: np.array(value, dtype) for k, value in given.items()}
     if arrays["x"].ndim not in (2, 3):
         raise ValueError(f"x has shape {arrays['x'].shape}; expected (T, D) or (T, B, D)")
     T, *batch, D = arrays["x"].shape
-    H, O = arrays["h0"].shape[-1] if arrays["h0"].ndim else 0, arrays["c"].size
-    sizes = {"T": T, "B": batch[0] if batch else None, "D": D, "H": H, "O": O}
-    shapes = cell.shapes({"D": D, "H": H, "O": O})
-    shapes |= {"h0": (*batch, H), "target": _shape(known.axes, sizes)}
-    for k, shape in shapes.items():
-        require_shape(k, arrays[k], shape)
-    words = [f"{k}={_shortest(array)}" for k, array in arrays.items()]
+    first = arrays[f"h0{next(iter(cell.leaves))}"]
+    H, O = first.shape[-1] if first.ndim else 0, arrays["c"].size
+    sizes = {"T": T, **({"B": batch[0]} if batch else {}), "D": D, "H": H, "O": O}
+    for k, axes in axes_of(cell, loss).items():
+        require_shape(k, arrays[k], shape_for(axes, sizes))
+    texts = {k: _shortest(array) for k, array in arrays.items()}
+    words = [f"{k}={texts[k]}" for k in (*cell.fields, "x")]
+    words += [f"{k}={_written(trees[k], texts, k)}" for k in trees]
     words += [] if dtype == "float64" else [f"dtype={str(dtype)!r}"]
     words += [] if loss == "squared_error" else [f"loss={_loss_name(loss)}"]
     origin = (
         f"reference.make_problem({', '.join(words)}{_cell_name(cell)}{_format_names(*formats)})"
     )
     of = parameters_type(cell.fields)(*(arrays[k] for k in cell.fields))
-    x, h0, target = (arrays[k] for k in ("x", "h0", "target"))
-    return Problem(of, x, h0, target, loss, origin, cell, *formats)
+    h0, target = (arranged(tree, arrays, k) for k, tree in trees.items())
+    return Problem(of, arrays["x"], h0, target, loss, origin, cell, *formats)
 
 
-def given_axes(loss: Any) -> dict[str, str]:
-    """Return the axes of what is given beside the parameters; a single sequence has no B."""
-    return {"x": "TBD", "h0": "BH", "target": named_loss(loss).axes}
+def of_arrays(arrays: Mapping[str, Any], **options: Any) -> Problem:
+    """Return the problem of arrays as ``Problem.arrays`` names them, with these options."""
+    trees = given_trees(options["cell"], options["loss"])
+    given = {k: arranged(tree, arrays, k) for k, tree in trees.items()}
+    rest = {k: a for k, a in arrays.items() if root(k) not in trees}
+    return make_problem(**rest, **given, **options)
 
 
-def _shape(axes: str, sizes: Mapping[str, int | None]) -> tuple[int, ...]:
-    """Return the lengths of those axes that there are."""
-    lengths = (sizes.get(axis) for axis in axes)
-    return tuple(n for n in lengths if n is not None)
+# Names, axes and shapes of the arrays ------------------------------------------------------------
+
+
+def root(name: str) -> str:
+    """Return what an array belongs to: ``"h0"`` for ``"h0[1]"``."""
+    return name.partition("[")[0]
+
+
+def given_trees(cell: Cell, loss: Any) -> dict[str, Any]:
+    """Return how h0 and the target are arranged; in the place of an array is its name or axes."""
+    return {"h0": cell.state, "target": cell.state if named_loss(loss).of_states else "target"}
+
+
+def named_arrays(given: Mapping[str, Any], trees: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arrays by name, a name and a place where there are several.
+
+    Raises
+    ------
+    ValueError
+        If something is not arranged as it should be.
+    """
+    found: dict[str, Any] = {}
+    for k, tree in trees.items():
+        try:
+            found |= {f"{k}{place}": array for place, array in places(given[k], tree)}
+        except ValueError as error:
+            raise ValueError(f"{k}: {error}") from None
+    return found
+
+
+def axes_of(cell: Cell, loss: Any) -> dict[str, tuple[Axis, ...]]:
+    """Return the axes of all arrays of a problem, those of time and of sequences among them."""
+    T, B, D = (Axis(1, letter) for letter in "TBD")
+    known, found = named_loss(loss), {**cell.axes, "x": (T, B, D)}
+    found |= {f"h0{place}": (B, *axes) for place, axes in cell.leaves.items()}
+    if known.of_states:
+        return found | {f"target{place}": (B, *axes) for place, axes in cell.leaves.items()}
+    return found | {"target": tuple(Axis(1, letter) for letter in known.axes)}
+
+
+def shape_for(axes: tuple[Axis, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of an array; there is no axis of sequences without B."""
+    return tuple(axis.size(sizes) for axis in axes if axis.letter != "B" or "B" in sizes)
+
+
+def _written(tree: Any, texts: Mapping[str, str], name: str) -> str:
+    """Return arrays in tuples and mappings in Python, from the text of each by its name."""
+    if isinstance(tree, str):
+        return texts[name]
+    if isinstance(tree, Mapping):
+        parts = (f"{k!r}: {_written(part, texts, f'{name}[{k!r}]')}" for k, part in tree.items())
+        return f"{{{', '.join(parts)}}}"
+    parts = (_written(part, texts, f"{name}[{i}]") for i, part in enumerate(tree))
+    return f"({', '.join(parts)})" if len(tree) > 1 else f"({next(parts)},)"
 
 
 def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int) -> dict[str, Any]:
     """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
     rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
-    shapes: dict[str, tuple[int, ...]] = {**cell.shapes(shape)}
-    for k, axes in given_axes(loss).items():
-        shapes[k] = _shape(axes, shape)
+    shapes = {k: shape_for(axes, shape) for k, axes in axes_of(cell, loss).items()}
     return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
 
 

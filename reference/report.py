@@ -134,7 +134,7 @@ class Row:
 
 
 def _volume(problem: Problem) -> int:
-    return int(problem.x.size + problem.target.size + problem.sizes["H"] ** 2)
+    return int(problem.x.size + problem.goal.size + problem.sizes["H"] ** 2)
 
 
 def _larger(a: float | None, b: float | None) -> float | None:

@@ -33,6 +33,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 NOT_PARAMETERS = frozenset(("x", "h0", "target"))
+ALONE: Mapping[str, Any] = {}  # everything is an array by itself
 
 # OpenBLAS 0.3.31, in NumPy 2.4.2 to 2.4.6, makes NumPy warn so on finite numbers now and then.
 _INVALID_PRODUCT = re.compile("invalid value encountered in (matmul|dot|matvec|vecmat|vecdot)$")
@@ -74,6 +75,52 @@ class Outcome(NamedTuple):
     others: tuple[str, ...]
     failure: str
     notes: dict[str, str]
+
+
+# Trees: the arrays of a state that has several --------------------------------------------------
+
+
+def places(tree: Any, like: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what stands in tuples and mappings, each by its place, as in another tree.
+
+    Raises ValueError where the two are not arranged alike.
+
+    Examples
+    --------
+    >>> dict(places((1, {"s": 2}), ("H", {"s": "H"})))
+    {'[0]': 1, "[1]['s']": 2}
+    """
+    if not isinstance(like, Mapping | list | tuple):
+        yield "", tree
+        return
+    named = isinstance(like, Mapping)
+    keys = list(like) if named else list(range(len(like)))
+    if isinstance(tree, Mapping) if named else isinstance(tree, list | tuple):
+        of = {*tree} if named else {*range(len(tree))}
+        if of == {*keys}:
+            for k in keys:
+                for place, leaf in places(tree[k], like[k]):
+                    yield f"[{k!r}]{place}", leaf
+            return
+    expected = f"a mapping of {' '.join(map(str, keys))}" if named else f"a tuple of {len(keys)}"
+    kind = type(tree).__name__
+    came = f"{kind} of {len(tree)}" if isinstance(tree, Mapping | list | tuple) else kind
+    raise ValueError(f"expected {expected}, got {came}")
+
+
+def arranged(like: Any, arrays: Mapping[str, Any], name: str = "") -> Any:
+    """Return arrays in tuples and mappings as another tree has them, from those by place.
+
+    Examples
+    --------
+    >>> arranged(("H", "H"), {"h0[0]": 1, "h0[1]": 2}, "h0")
+    (1, 2)
+    """
+    if isinstance(like, str):
+        return arrays[name]
+    if isinstance(like, Mapping):
+        return {k: arranged(part, arrays, f"{name}[{k!r}]") for k, part in like.items()}
+    return tuple(arranged(part, arrays, f"{name}[{i}]") for i, part in enumerate(like))
 
 
 # Words -------------------------------------------------------------------------------------------
@@ -132,20 +179,26 @@ class Runner:
         return False
 
     def __call__(
-        self, arrays: Arrays, wanted: Iterable[str], seconds: float | None = None
+        self,
+        arrays: Arrays,
+        wanted: Iterable[str],
+        seconds: float | None = None,
+        trees: Mapping[str, Any] = ALONE,
     ) -> Outcome:
         """Call the function, and read what it returns under the names that are wanted.
 
-        Raises OutOfTimeError after ``seconds``, where a timer can be had.
+        ``trees`` say how what has several arrays is arranged. Raises OutOfTimeError after
+        ``seconds``, where a timer can be had.
         """
         own, notes = self._filled(arrays), dict[str, str]()
+        h0, target = (arranged(trees.get(k, "array"), own, k) for k in ("h0", "target"))
         values: dict[str, np.ndarray | str] = {}
         others: tuple[str, ...] = ()
         failure = ""
         try:
             with _watched(seconds, notes):
-                found = self.function(self._params, own["x"], own["h0"], own["target"])
-                values, others = _by_name(found, frozenset(wanted))
+                found = self.function(self._params, own["x"], h0, target)
+                values, others = _by_name(found, frozenset(wanted), trees)
         except (Exception, SystemExit) as error:  # user code may raise anything
             code = getattr(self.function, "__code__", None)
             failure = in_words(error) + _where(error, getattr(code, "co_filename", None))
@@ -165,7 +218,7 @@ class Runner:
                 np.copyto(own, arrays[k])
         else:
             self._arrays = {k: a.copy() for k, a in arrays.items()}
-            names = tuple(k for k in arrays if k not in NOT_PARAMETERS)
+            names = tuple(k for k in arrays if k.partition("[")[0] not in NOT_PARAMETERS)
             self._params = parameters_type(names)(*(self._arrays[k] for k in names))
         return self._arrays
 
@@ -222,7 +275,7 @@ def _alarm(seconds: float | None) -> Iterator[None]:
 
 
 def _by_name(
-    found: Any, wanted: frozenset[str]
+    found: Any, wanted: frozenset[str], trees: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray | str], tuple[str, ...]]:
     """Return what was returned under the names that are wanted, and the other names."""
     _require_returned(found)
@@ -236,10 +289,18 @@ def _by_name(
     for k, value in found.items():
         if isinstance(k, str) and k in wanted:
             if value is not None:
-                values[str(k)] = as_array(value)
+                values |= _arrays_of(str(k), value, trees.get(k, "array"))
         elif value is not None:
             others.append(short(repr(k)))
     return values, tuple(others)
+
+
+def _arrays_of(name: str, value: Any, tree: Any) -> dict[str, np.ndarray | str]:
+    """Return the arrays of what was returned under a name, or in words what it is instead."""
+    try:
+        return {f"{name}{place}": as_array(array) for place, array in places(value, tree)}
+    except ValueError as error:
+        return {name: str(error)}
 
 
 def _require_returned(found: Any) -> None:
@@ -426,7 +487,7 @@ def serve() -> None:
             message, arrays = receive(requests, most)
         except EOFError:
             return
-        outcome = runner(arrays, message["wanted"])
+        outcome = runner(arrays, message["wanted"], trees=message["trees"])
         words = {k: v for k, v in outcome.values.items() if isinstance(v, str)}
         found = {k: v for k, v in outcome.values.items() if not isinstance(v, str)}
         answer = {**outcome._asdict(), "values": words, "call": message["call"]}

@@ -21,6 +21,7 @@ from reference.explaining.resemblance import (
     half_the_digits,
     in_coarse_products,
 )
+from reference.problems import root
 from reference.rounding.tolerance import over_tolerance
 
 NEARLY = 1e-3  # a factor so near 1 is no factor but an error of a certain size
@@ -41,15 +42,32 @@ AXES = {
 def observations(names: Iterable[str], evidence: list[Evidence]) -> list[str]:
     """Return a line on each of these gradients of which something can be said."""
     said = {}
-    for k in names:
-        wrong = [e for e in evidence if e.ratio.get(k, 0) > 1]
+    for k, seen_of_it in _by_array(names, evidence):
+        wrong = [e for e in seen_of_it if e.ratio.get(k, 0) > 1]
         if not wrong:
             continue
         seen = (look(k, wrong) for look in (_zero, _multiple, _decay, _arithmetic, _entries))
         text = next((text for text in seen if text), "")
-        partly = any(e.ratio.get(k, 2) <= 1 for e in evidence)
+        partly = any(e.ratio.get(k, 2) <= 1 for e in seen_of_it)
         said[k] = f"{text}, where it is wrong" if text and partly else text or _size(k, wrong)
     return grouped(said)
+
+
+def _by_array(
+    names: Iterable[str], evidence: list[Evidence]
+) -> Iterator[tuple[str, list[Evidence]]]:
+    """Yield each gradient with the evidence, array by array where it has several."""
+    for k in names:
+        found: dict[str, list[Evidence]] = {}
+        for e in evidence:
+            if k in e.returned:
+                arrays = (e.problem.by_array(k, a) for a in (e.returned[k], *e.truth[k]))
+                returned, truth, bound = arrays
+                for name, array in returned.items():
+                    right = {name: (truth[name], bound[name])}
+                    one = Evidence.of(e.problem, {name: array}, right)
+                    found.setdefault(name, []).append(one)
+        yield from found.items()
 
 
 def grouped(said: Mapping[str, str]) -> list[str]:
@@ -133,7 +151,11 @@ def _arithmetic(name: str, wrong: list[Evidence]) -> str:
 
 
 def _products(name: str, e: Evidence) -> str:
-    rounded = {kind: found[name] for kind, found in in_coarse_products(e.problem).items()}
+    k = root(name)
+    rounded = {
+        kind: e.problem.by_array(k, found[k])[name]
+        for kind, found in in_coarse_products(e.problem).items()
+    }
     return coarse_products(e.returned[name], e.truth[name][0], rounded)
 
 
@@ -157,7 +179,7 @@ def _patterns(
     name: str, *, single: bool
 ) -> Iterator[tuple[str, Callable[[tuple[int, ...]], np.ndarray]]]:
     """Yield parts of an array in which alone it is wrong, the smallest first, and words for it."""
-    axes = [a for a in AXES.get(name, ()) if not (single and a == "sequence")]
+    axes = [a for a in AXES.get(root(name), ()) if not (single and a == "sequence")]
     if name == "W":
         yield "wrong only on the diagonal", _diagonal
     for axis, what in enumerate(axes):

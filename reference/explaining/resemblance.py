@@ -136,7 +136,7 @@ def in_coarse_products(problem: Problem) -> dict[str, dict[str, np.ndarray]]:
     """Return every gradient of a problem as it is with factors rounded, by the names of FACTORS."""
     cell, loss = problem.cell, problem.facts
     values, x, h0 = arguments(problem.params, problem.x, problem.h0, cell)
-    variables = (values, x, h0, zero_probes(values, x, h0)), (problem.target,)
+    variables = (values, x, h0, zero_probes(values, x, h0)), (problem.goal,)
     variables = jax.tree.map(lambda array: array.astype(np.float64), variables)
     with float64_on_cpu():
         options: dict[str, Any] = {"loss": loss.function, "cell": cell, "of_states": loss.of_states}

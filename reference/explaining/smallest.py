@@ -15,9 +15,9 @@ import numpy as np
 
 from reference.judging.candidates import Caller
 from reference.judging.verdicts import judge
-from reference.network.cell import Axis, Cell
+from reference.network.cell import Cell
 from reference.oracle.padding import each_shape_compiles
-from reference.problems import Problem, given_axes, make_problem, round_numbers
+from reference.problems import Problem, axes_of, of_arrays, round_numbers
 
 MOST_STEPS = 12_000  # of all attempts together, so that long sequences are not shrunk for long
 TOGETHER = 32  # attempts that are judged in one go
@@ -44,7 +44,7 @@ def smallest(
     search = _Search(caller, name, status)
 
     def problem_of(arrays: Arrays) -> Problem:
-        return make_problem(**arrays, **options)
+        return of_arrays(arrays, **options)
 
     few_shapes = each_shape_compiles(loss, cell)
     fresh = () if few_shapes else map(problem_of, _fresh(loss, batched, sizes, cell))
@@ -113,11 +113,8 @@ def _cuts(problem: Problem, sizes: Mapping[str, int]) -> Iterator[Arrays]:
 
 def _kept(name: str, array: np.ndarray, problem: Problem, letter: str, places: range) -> np.ndarray:
     """Return an array without the other places of the axes of this letter, block by block."""
-    axes = problem.cell.axes.get(name)
-    if axes is None:
-        letters = given_axes(problem.loss)[name]
-        axes = tuple(Axis(1, a) for a in letters if a in problem.sizes)
-    for number, axis in enumerate(axes):
+    axes = axes_of(problem.cell, problem.loss)[name]
+    for number, axis in enumerate(a for a in axes if a.letter != "B" or "B" in problem.sizes):
         if axis.letter == letter:
             n = problem.sizes[letter]
             blocks = [k * n + place for k in range(axis.times) for place in places]

@@ -9,6 +9,9 @@ another layout than this package's, arrays are rearranged on the way in and on t
     batch_first   (B, T, D)  (B, H)  (B, T, O)   (B, T+1, H)   (H,), (O,)
     columns       (T, D, B)  (H, B)  (T, O, B)   (T+1, H, B)   (H, 1), (O, 1)
 
+Where the state of a cell has several arrays, h0, h and states are arranged as it is, in tuples and
+mappings, and each array has axes of its own in the place of H.
+
 A single sequence has no batch axis in the first two layouts, and one column in the last. W, U and V
 are the same in all of them. The target of ``last_step_squared_error`` has no
 axis of time.
@@ -23,8 +26,8 @@ import numpy as np
 
 from reference.judging.processes import CandidateProcess, NoVerdictError
 from reference.network.cell import Cell
-from reference.problems import Problem
-from reference.user_code import Outcome, OutOfTimeError, Runner
+from reference.problems import OF_STATE, Problem, given_trees, root
+from reference.user_code import Outcome, OutOfTimeError, Runner, arranged
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
 LAYOUTS = ("time_first", "batch_first", "columns")
@@ -98,7 +101,7 @@ class Caller:
         started = time.perf_counter()
         try:
             wanted = (*returned(problem.cell), *prefixed(problem.cell))
-            outcome = self.runner(arrays, wanted, left)
+            outcome = self.runner(arrays, wanted, left, _trees(problem))
         except OutOfTimeError:
             return self._interrupted(time.perf_counter() - started, problem)
         except NoVerdictError as error:
@@ -144,6 +147,15 @@ def prefixed(cell: Cell) -> dict[str, str]:
     return {f"d{k}": k for k in cell.gradients if f"d{k}" not in returned(cell)}
 
 
+def _trees(problem: Problem) -> dict[str, Any]:
+    """Return how what has several arrays is arranged, by all names that it may have."""
+    cell = problem.cell
+    if not cell.of_several:
+        return {}
+    names = dict.fromkeys((*OF_STATE, *(k for k, v in prefixed(cell).items() if v in OF_STATE)))
+    return dict.fromkeys(names, cell.state) | given_trees(cell, problem.loss)
+
+
 # Layouts -----------------------------------------------------------------------------------------
 
 
@@ -154,12 +166,12 @@ def _arguments(problem: Problem, layout: str) -> dict[str, np.ndarray]:
 
 def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np.ndarray:
     """Return an array of a problem, or the gradient in it, as a layout has it."""
-    batched = "B" in problem.sizes
+    batched, name = "B" in problem.sizes, root(name)
     timeless = name == "target" and not problem.facts.over_time
     if layout == "batch_first" and name in OVER_TIME and batched and not timeless:
         return array.swapaxes(0, 1)
     if layout == "columns" and name in WITH_BATCH and batched:
-        return array.swapaxes(-1, -2)
+        return np.moveaxis(array, int(name in OVER_TIME and not timeless), -1)
     if layout == "columns" and not (name in problem.cell.fields and array.ndim > 1):
         return array[..., None]
     return array
@@ -167,6 +179,8 @@ def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np
 
 def _from_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np.ndarray:
     """Return an array in a layout as ``Problem`` has it: the inverse of ``in_layout``."""
+    if layout == "columns" and root(name) in WITH_BATCH and "B" in problem.sizes:
+        return np.moveaxis(array, -1, int(root(name) in OVER_TIME))
     if layout == "columns" and array.ndim > len(problem.gradient_shape(name)):
         return array[..., 0]
     return in_layout(name, array, problem, layout)  # exchanging two axes undoes itself
@@ -182,18 +196,39 @@ def _read(
     if outcome.failure:
         return Flaw("raised", outcome.failure)
     values, cell = outcome.values, problem.cell
-    others = {k: v for k, v in prefixed(cell).items() if k in values and v not in values}
-    named = {others.get(k, k): value for k, value in values.items()}
-    if not any(k in named for k in cell.gradients):
+    came = {root(k) for k in values}
+    others = {k: v for k, v in prefixed(cell).items() if k in came and v not in came}
+    named = {k.replace(root(k), others.get(root(k), root(k)), 1): v for k, v in values.items()}
+    there = {root(k) for k in named}
+    if not any(k in there for k in cell.gradients):
         names = [*map(repr, values), *outcome.others]
         expected = f"expected any of {' '.join(cell.gradients)}"
         return Flaw("raised", f"the candidate returned [{', '.join(names)}]; {expected}")
     if others:
         notes["read names"] = f"{' '.join(others)} were taken for {' '.join(others.values())}"
     known = returned(cell)
-    for k in (*outcome.others, *(repr(k) for k in named if k not in known)):
+    for k in (*outcome.others, *(repr(k) for k in there if k not in known)):
         notes[f"name {k}"] = f"{k} is not the name of a gradient, and was not looked at"
-    return {k: _read_one(k, named[k], problem, layout, notes) for k in known if k in named}
+
+    def read(name: str) -> np.ndarray | Flaw:
+        return _read_one(name, named[name], problem, layout, notes)
+
+    return {
+        k: read(k) if k in named else _read_several(k, problem, read) for k in known if k in there
+    }
+
+
+def _read_several(
+    name: str, problem: Problem, read: Callable[[str], np.ndarray | Flaw]
+) -> np.ndarray | Flaw:
+    """Return the arrays of something like a state as vectors, or what is wrong with one."""
+    arrays: dict[str, np.ndarray] = {}
+    for place in problem.cell.leaves:
+        found = read(f"{name}{place}")
+        if isinstance(found, Flaw):
+            return Flaw(found.status, f"{name}{place}: {found.detail}")
+        arrays[place] = found
+    return problem.cell.packed(arranged(problem.cell.state, arrays))
 
 
 def _read_one(
@@ -201,7 +236,11 @@ def _read_one(
 ) -> np.ndarray | Flaw:
     """Return one gradient as an array in the layout of ``Problem``, or what is wrong with it."""
     if isinstance(array, str):
-        return Flaw("raised", f"expected an array of real numbers, got {array}")
+        arranged_otherwise = array.startswith("expected")
+        return Flaw(
+            "raised",
+            array if arranged_otherwise else f"expected an array of real numbers, got {array}",
+        )
     if array.dtype != problem.dtype:
         notes[f"dtype {name}"] = (
             f"{name} came as {array.dtype}, though the problem is {problem.dtype}"
@@ -225,13 +264,13 @@ def _hint(
 ) -> str:
     """Return what a wrong shape looks like, if it looks like something."""
     sizes = problem.sizes
-    if name in ("h", "states"):
+    if root(name) in ("h", "states"):
         axis = int(layout == "batch_first" and "B" in sizes)
         if shape == (*expected[:axis], sizes["T"], *expected[axis + 1 :]):
             return "; one state is missing: there are T+1, from h[0] to h[T]"
     if shape == expected[::-1] and len(shape) == 2:
         return "; it looks transposed"
-    if name not in WITH_BATCH:
+    if root(name) not in WITH_BATCH:
         for size, over in (("T", "step"), ("B", "sequence")):
             if shape == (sizes.get(size), *expected):
                 return f"; one for each {over}? The gradient is their sum"

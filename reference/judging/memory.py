@@ -14,7 +14,7 @@ import numpy as np
 
 from reference.judging.candidates import Caller
 from reference.judging.verdicts import judge
-from reference.problems import Problem, make_problem, random_problem, round_numbers
+from reference.problems import Problem, of_arrays, random_problem, round_numbers
 from reference.report import FAILURES, Verdict
 
 Draw = Mapping[str, Any]  # what ``draw_problems`` is given
@@ -82,7 +82,7 @@ def _small(like: Problem, draw: Draw) -> Iterator[tuple[Problem, Problem, Proble
 
     def made(sizes: Mapping[str, int], *number: int) -> Problem:
         arrays = round_numbers(sizes, like.loss, like.cell, *number)
-        return make_problem(**arrays, **like.options)
+        return of_arrays(arrays, **like.options)
 
     small = [dict.fromkeys(letters, n) | draw["sizes"] for n in (1, 2, 3)]
     as_it_is = draw["few_shapes"] or "T" in draw["sizes"]
@@ -104,4 +104,4 @@ def _decisive(like: Problem, seed: int) -> Problem:
 def _one_changed(problem: Problem, other: Problem) -> Iterator[Problem]:
     """Yield the problem with each of its arrays, one at a time, from another."""
     for k, array in other.arrays.items():
-        yield make_problem(**problem.arrays | {k: array}, **problem.options)
+        yield of_arrays(problem.arrays | {k: array}, **problem.options)

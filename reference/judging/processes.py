@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -15,7 +15,15 @@ from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
 
 from reference import user_code
-from reference.user_code import Arrays, LoadError, Outcome, OutOfTimeError, printable, short
+from reference.user_code import (
+    Arrays,
+    LoadError,
+    Outcome,
+    OutOfTimeError,
+    places,
+    printable,
+    short,
+)
 
 MOST_BYTES, MOST_TIMES = 2**26, 64  # of an answer: at least, and times those that were sent
 IMPORT_SECONDS = 300.0  # that importing the module may take
@@ -53,7 +61,11 @@ class CandidateProcess:
         self.stop()
 
     def __call__(
-        self, arrays: Arrays, wanted: Iterable[str], seconds: float | None = None
+        self,
+        arrays: Arrays,
+        wanted: Iterable[str],
+        seconds: float | None = None,
+        trees: Mapping[str, Any] = user_code.ALONE,
     ) -> Outcome:
         """Have the function called, and return what came back.
 
@@ -61,7 +73,7 @@ class CandidateProcess:
         """
         self.calls += 1
         names = sorted(wanted)
-        request = {"call": self.calls, "wanted": names}
+        request = {"call": self.calls, "wanted": names, "trees": trees}
         while_called = f" in call {self.calls}"
         message, found = self._exchange(request, arrays, seconds, while_called)
         try:
@@ -229,7 +241,10 @@ def _outcome(message: dict[str, Any], arrays: Arrays, request: dict[str, Any]) -
     """Return the outcome in an answer; what is none raises some error."""
     words = {k: short(_text(v), 300) for k, v in message["values"].items()}
     values: dict[str, Any] = {**words, **arrays}
-    if message["call"] != request["call"] or not values.keys() <= {*request["wanted"]}:
+    of_trees = (
+        f"{k}{place}" for k, tree in request["trees"].items() for place, _ in places(tree, tree)
+    )
+    if message["call"] != request["call"] or not values.keys() <= {*request["wanted"], *of_trees}:
         raise ValueError("the answer to another request")
     notes = {short(k): short(_text(v), 200) for k, v in message["notes"].items()}
     others = tuple(short(_text(name)) for name in message["others"])

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from reference.network import cells
 from reference.network.cell import Cell
-from reference.user_code import in_words
+from reference.user_code import arranged, in_words, places
 
 CELLS: dict[str, Cell] = {
     module.name: import_module(f"{cells.__name__}.{module.name}").CELL
@@ -46,18 +46,29 @@ def named_cell(cell: Any) -> Cell:
 def _require_step(cell: Cell) -> None:
     """Refuse a cell whose step fails, or returns anything but a state."""
     array = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    shapes = cell.shapes({"D": 2, "H": 3, "O": 1})
+    sizes = {"D": 2, "H": 3, "O": 1}
+    shapes = cell.shapes(sizes)
     try:
         params = {k: array(shapes[k]) for k in cell.params}
-        after = jax.eval_shape(cell.step, params, array((3,)), array((2,)))
+        before = {k: array(tuple(a.size(sizes) for a in axes)) for k, axes in cell.leaves.items()}
+        state = arranged(cell.state, before)
+        after = jax.eval_shape(cell.step, params, state, array((2,)))
     except Exception as error:  # user code may raise anything
         raise ValueError(f"JAX cannot trace the step of the cell: {in_words(error)}") from error
-    shape, dtype = getattr(after, "shape", None), getattr(after, "dtype", jnp.int32)
-    if shape != (3,) or not jnp.issubdtype(dtype, jnp.floating):
-        came = type(after).__name__ if shape is None else f"{dtype} of shape {shape}"
-        raise ValueError(
-            f"the step of the cell returned {came} for 3 units; expected real numbers of shape (3,)"
-        )
+    try:
+        arrays = dict(places(after, cell.state))
+    except ValueError as error:
+        raise ValueError(f"what the step of the cell returned: {error}") from None
+    for place, expected in before.items():
+        found = arrays[place]
+        shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", jnp.int32)
+        if shape != expected.shape or not jnp.issubdtype(dtype, jnp.floating):
+            came = type(found).__name__ if shape is None else f"{dtype} of shape {shape}"
+            where = f" at {place}" if place else ""
+            raise ValueError(
+                f"the step of the cell returned {came}{where} for 3 units; expected real numbers "
+                f"of shape {expected.shape}"
+            )
 
 
 def name_of(cell: Cell) -> str | None:

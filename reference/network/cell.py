@@ -3,10 +3,16 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from keyword import iskeyword
+from math import prod
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+
+from reference.user_code import arranged, places
 
 AXIS = re.compile(r"(\d*)([HDO])[ ,]*|(\d+)[ ,]*")
 OUTPUT = {"V": "OH", "c": "O"}  # of the output y = V h + c, which is the same for all cells
@@ -33,14 +39,16 @@ class Cell:
     ----------
     step : callable
         ``step(params, h, x_t)`` returns the next state of one sequence: params is a mapping of
-        arrays, h the state (H,), x_t an input (D,).
+        arrays, h the state, (H,) or the arrays that ``state`` names, x_t an input (D,).
     params : mapping
         The axes of each parameter: letters H (units) and D (inputs), each with a number before it
         where several blocks are stacked, or a number alone, set off by a comma or a space, for an
         axis of that length. ``"HD"`` is (H, D), ``"3HD"`` is (3 H, D), ``"H 2"`` is (H, 2). The
         names V and c belong to the output y = V h + c, which follows every cell.
-    state : str
-        The axes of the state.
+    state : str, tuple or mapping
+        The axes of the state, ``"H"``, or those of each array that it consists of, in tuples and
+        mappings as step takes and returns them: ``("H", "H")`` for the h and s of an LSTM. The
+        first array is the h of the output, and has the axes ``"H"``.
 
     Raises
     ------
@@ -58,11 +66,20 @@ class Cell:
     ... )
     >>> leaky.shapes({"H": 4, "D": 3, "O": 2})
     {'W': (4, 4), 'U': (4, 3), 'a': (4,), 'V': (2, 4), 'c': (2,)}
+
+    A state of two arrays, of which the second is a running mean of the inputs:
+
+    >>> def with_mean(p, state, x):
+    ...     h, mean = state
+    ...     mean = 0.9 * mean + 0.1 * x
+    ...     return jnp.tanh(p["W"] @ h + p["U"] @ (x - mean)), mean
+    >>> Cell(with_mean, params={"W": "HH", "U": "HD"}, state=("H", "D")).size({"H": 4, "D": 3})
+    7
     """
 
     step: Callable[[Any, Any, Any], Any]
     params: Mapping[str, str]
-    state: str = "H"
+    state: Any = "H"
 
     def __post_init__(self) -> None:
         if not callable(self.step):
@@ -72,8 +89,8 @@ class Cell:
         for name, axes in self.params.items():
             _require_name(name)
             _axes(f"params[{name!r}]", axes)
-        if self.state != "H":
-            raise ValueError(f"state is {self.state!r}; expected 'H'")
+        if next(iter(self.leaves.values()), None) != (Axis(1, "H"),):
+            raise ValueError(f"state is {self.state!r}; expected 'H', for its first array at least")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -93,6 +110,90 @@ class Cell:
     def shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, for sizes D, H and O."""
         return {k: tuple(axis.size(sizes) for axis in axes) for k, axes in self.axes.items()}
+
+    # The state --------------------------------------------------------------------------------
+
+    @cached_property
+    def leaves(self) -> dict[str, tuple[Axis, ...]]:
+        """The axes of each array of the state, by its place: ``""`` for one alone, ``"[0]"``."""
+        found = dict(places(self.state, self.state))
+        return {place: _axes(f"state{place}", text) for place, text in found.items()}
+
+    @property
+    def of_several(self) -> bool:
+        """Whether the state is arranged in tuples or mappings, and not an array."""
+        return not isinstance(self.state, str)
+
+    @cached_property
+    def flat_step(self) -> Callable[[Any, Any, Any], Any]:
+        """The step with the state as one vector, in which its arrays lie side by side."""
+        if not self.of_several:
+            return self.step
+
+        def step(params: Any, h: Any, x: Any) -> Any:
+            sizes = {"H": self._units(len(h), len(x)), "D": len(x)}
+            after = places(self.step(params, self.unpacked(h, sizes), x), self.state)
+            return jnp.concatenate([array.ravel() for _, array in after])
+
+        return step
+
+    def size(self, sizes: Mapping[str, int]) -> int:
+        """Return how many numbers the state of a sequence consists of."""
+        return sum(_counts(self.leaves, sizes))
+
+    def _units(self, size: int, D: int) -> int:
+        """Return H from how many numbers the state consists of."""
+        return next(H for H in range(1, size + 1) if self.size({"H": H, "D": D}) == size)
+
+    def unpacked(self, vector: Any, sizes: Mapping[str, int]) -> Any:
+        """Return the arrays of the state from the vectors (..., size) in which they lie.
+
+        Examples
+        --------
+        >>> pair = Cell(lambda p, state, x: state, params={"W": "HH"}, state=("H", "H"))
+        >>> pair.unpacked(np.arange(4), {"H": 2})
+        (array([0, 1]), array([2, 3]))
+        """
+        ends = [*accumulate(_counts(self.leaves, sizes))]
+        starts, before = [0, *ends], vector.shape[:-1]
+        arrays = {
+            place: vector[..., start:end].reshape(*before, *(axis.size(sizes) for axis in axes))
+            for (place, axes), start, end in zip(self.leaves.items(), starts, ends, strict=False)
+        }
+        return arranged(self.state, arrays)
+
+    def packed(self, state: Any) -> np.ndarray:
+        """Return the vectors (..., size) in which the arrays of a state lie side by side.
+
+        Raises
+        ------
+        ValueError
+            If the state is not arranged as that of the cell.
+        """
+        if not self.of_several:
+            return np.asarray(state)
+        arrays = {place: np.asarray(array) for place, array in places(state, self.state)}
+        first, *_ = arrays.values()
+        before = first.shape[:-1]
+        return np.concatenate([a.reshape(*before, -1) for a in arrays.values()], axis=-1)
+
+    def resized(
+        self, vectors: np.ndarray, sizes: Mapping[str, int], to: Mapping[str, int]
+    ) -> np.ndarray:
+        """Return vectors (..., size) of the state for other sizes, each array cut or with zeros."""
+        before = [Axis(n, "") for n in vectors.shape[:-1]]
+        arrays = dict(places(self.unpacked(vectors, sizes), self.state))
+        return self.packed(
+            arranged(
+                self.state,
+                {k: resized(a, (*before, *self.leaves[k]), sizes, to) for k, a in arrays.items()},
+            )
+        )
+
+
+def _counts(leaves: Mapping[str, tuple[Axis, ...]], sizes: Mapping[str, int]) -> list[int]:
+    """Return how many numbers each array has."""
+    return [prod(axis.size(sizes) for axis in axes) for axes in leaves.values()]
 
 
 def _axes(name: str, text: Any) -> tuple[Axis, ...]:

@@ -17,6 +17,7 @@ from reference.network.sequence import (
     as_real,
     require_shape,
     run,
+    sizes_of,
     zero_probes,
 )
 
@@ -47,7 +48,8 @@ def gradients(
     target : array
         What the loss compares the outputs with.
     h0 : array, (H,) or (B, H), optional
-        The initial state; zeros if None.
+        The initial state; zeros if None. Where that of the cell has several arrays, h0 and the
+        gradients in h0 and h are arranged so too.
     loss : str or callable
         ``"squared_error"``, ``"last_step_squared_error"``, or a JAX function ``(y, target)`` that
         returns a scalar.
@@ -93,7 +95,9 @@ def gradients(
     with float64_on_cpu():
         options = {"loss": known.function, "cell": cell, "of_states": known.of_states}
         grads = _autodiff(variables, tuple(given), **options)
-        return {k: np.array(grads[k]) for k in cell.gradients}
+        found = {k: np.array(grads[k]) for k in cell.gradients}
+    sizes = sizes_of(values, x)
+    return found | {k: cell.unpacked(found[k], sizes) for k in ("h0", "h")}
 
 
 def loss_gradient(loss: Callable[[Any, Any], Any], y: Any, target: Any) -> np.ndarray:

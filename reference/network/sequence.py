@@ -3,10 +3,13 @@
     h[t] = step(h[t-1], x[t])      for the lab's cell, tanh(W h[t-1] + U x[t] + b)      (Eq. 1)
     y[t] = V h[t] + c                                                                   (Eq. 2)
 
+A state of several arrays is one vector here, in which they lie side by side.
+
 A *probe* is an array of zeros added to every state or output. It changes no value, and the gradient
 of the loss in it is the gradient in that state or output, with everything downstream included.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ import numpy as np
 from reference.devices import float64_on_cpu
 from reference.network import named_cell
 from reference.network.cell import Cell
+from reference.user_code import arranged, places
 
 PARAMETERS = ("W", "U", "b", "V", "c")  # of the lab's network
 
@@ -29,8 +33,9 @@ class Probes(NamedTuple):
 
 
 def output(params: Any, h: Any) -> Any:
-    """Return the output (O,) in a state (H,)."""
-    return params["V"] @ h + params["c"]  # Eq. 2
+    """Return the output (O,) in a state, of which the first H numbers are h."""
+    H = params["V"].shape[1]
+    return params["V"] @ (h if len(h) == H else h[:H]) + params["c"]  # Eq. 2
 
 
 def sequence(cell: Cell, params: Any, x: Any, h0: Any, probes: Probes) -> tuple[Any, Any]:
@@ -38,7 +43,7 @@ def sequence(cell: Cell, params: Any, x: Any, h0: Any, probes: Probes) -> tuple[
 
     def step(h: Any, inputs: Any) -> tuple[Any, Any]:
         x_t, probe = inputs
-        h = cell.step(params, h + probe, x_t)  # Eq. 1
+        h = cell.flat_step(params, h + probe, x_t)  # Eq. 1
         return h, h
 
     _, following = jax.lax.scan(step, h0, (x, probes.h[:-1]))
@@ -82,7 +87,8 @@ def forward(
     x : array, (T, D) or (T, B, D)
         The inputs.
     h0 : array, (H,) or (B, H), optional
-        The initial state; zeros if None.
+        The initial state; zeros if None. Where that of the cell has several arrays, h0 and h are
+        arranged so too.
     cell : str or Cell
         The cell.
 
@@ -103,13 +109,16 @@ def forward(
     values, x, h0 = arguments(params, x, h0, cell)
     with float64_on_cpu():
         h, y = _run(cell, values, x, h0, zero_probes(values, x, h0))
-        return np.asarray(h), np.asarray(y)
+        return cell.unpacked(np.asarray(h), sizes_of(values, x)), np.asarray(y)
 
 
 def arguments(
     params: Any, x: Any, h0: Any, cell: Cell
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Return the parameters as a dict, x and h0, all of one dtype and with shapes that agree."""
+    """Return the parameters as a dict, x and h0, all of one dtype and with shapes that agree.
+
+    h0 is returned as vectors, whatever the state consists of.
+    """
     values = parameters(params, cell)
     dtype = np.result_type(*values.values(), np.float32)
     values = {k: array.astype(dtype) for k, array in values.items()}
@@ -118,12 +127,32 @@ def arguments(
         raise ValueError(f"x has shape {x.shape}; expected (T, D) or (T, B, D)")
     if values["V"].ndim != 2:
         raise ValueError(f"V has shape {values['V'].shape}; expected (O, H)")
-    O, H = values["V"].shape
-    for k, shape in cell.shapes({"D": x.shape[-1], "H": H, "O": O}).items():
+    for k, shape in cell.shapes(sizes_of(values, x)).items():
         require_shape(k, values[k], shape)
-    shape = (*x.shape[1:-1], H)
-    state = np.zeros(shape, dtype) if h0 is None else as_real("h0", h0, dtype)
-    return values, x, require_shape("h0", state, shape)
+    batch, sizes = x.shape[1:-1], sizes_of(values, x)
+    if h0 is None:
+        return values, x, np.zeros((*batch, cell.size(sizes)), dtype)
+    return values, x, packed_state("h0", h0, cell, sizes, batch).astype(dtype)
+
+
+def sizes_of(params: Any, x: Any) -> dict[str, int]:
+    """Return D, H and O."""
+    O, H = params["V"].shape
+    return {"D": x.shape[-1], "H": H, "O": O}
+
+
+def packed_state(
+    name: str, state: Any, cell: Cell, sizes: Mapping[str, int], before: tuple[int, ...]
+) -> np.ndarray:
+    """Return a state as vectors, if its arrays have the axes of the cell after those before."""
+    try:
+        arrays = dict(places(state, cell.state))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    for place, axes in cell.leaves.items():
+        array = arrays[place] = as_real(f"{name}{place}", arrays[place], float)
+        require_shape(f"{name}{place}", array, (*before, *(axis.size(sizes) for axis in axes)))
+    return cell.packed(arranged(cell.state, arrays))
 
 
 def as_real(name: str, value: Any, dtype: Any) -> np.ndarray:

@@ -24,6 +24,7 @@ from reference.oracle.padding import (
     cut,
     filled,
     no_slope,
+    padded_states,
     padded_variables,
     problems_a_call,
     shape_of,
@@ -133,7 +134,7 @@ def _start(problems: list[Problem], shape: Shape, kind: Kind) -> Any:
     with float64_on_cpu():
         losses: list[tuple[np.ndarray, ...]]
         if kind.loss is None:
-            none = no_slope(shape, of_states=kind.of_states)
+            none = no_slope(shape, kind.cell, of_states=kind.of_states)
             losses = [(*target_and_weights(p, shape), none) for p in problems]
         else:
             y = np.asarray(outputs_program(shape, kind.cell)(variables))
@@ -193,16 +194,15 @@ def check_steps(
 def _own(chunk: Solved, i: int, states: np.ndarray | None, dh: np.ndarray | None) -> Any:
     """Return states, their uncertainty and dh, padded, of a candidate in problem i of a chunk."""
 
-    def padded_states(array: np.ndarray) -> np.ndarray:
-        problem, (T, B, _, H, _) = chunk.answers[i].problem, chunk.shape
-        return filled(with_batch_axis(problem, array), T + 1, B, H)
+    def padded(array: np.ndarray) -> np.ndarray:
+        return padded_states(chunk.answers[i].problem, array, chunk.shape, chunk.shape.T + 1)
 
     zeros = np.zeros_like(chunk.states[0][i])
     if states is None:
         h, e_h = (array[i] for array in chunk.states)
     else:
-        h, e_h = padded_states(states), zeros
-    return h, e_h, zeros if dh is None else padded_states(dh)
+        h, e_h = padded(states), zeros
+    return h, e_h, zeros if dh is None else padded(dh)
 
 
 def machine_of(kind: Kind) -> Machine:

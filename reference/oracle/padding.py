@@ -98,14 +98,18 @@ def zeros_are_exact(cell: Cell) -> bool:
 def same_step(problem: Problem, sizes: dict[str, int], wide: dict[str, int]) -> bool:
     """Return whether one step and its gradient are the same with zeros beside all arrays."""
     cell = problem.cell  # no parameter has the names x, h0, h, states
-    axes = {**cell.axes, "x": (Axis(1, "D"),)} | dict.fromkeys(
-        ("h0", "h", "states"), (Axis(1, "H"),)
-    )
+    axes = {**cell.axes, "x": (Axis(1, "D"),)}
     arrays = {k: getattr(problem.params, k) for k in cell.params}
-    arrays |= {"h0": problem.h0, "x": problem.x[0], "h": np.cos(np.arange(sizes["H"]))}
+    dh = np.cos(np.arange(cell.size(sizes)))
+    arrays |= {"h0": problem.start, "x": problem.x[0], "h": dh}
+
+    def wider(name: str, array: np.ndarray, to: dict[str, int]) -> np.ndarray:
+        if name in ("h0", "h", "states"):
+            return cell.resized(array, sizes, to)
+        return resized(array, axes[name], sizes, to)
 
     def step(to: dict[str, int]) -> dict[str, np.ndarray]:
-        given = {k: resized(array, axes[k], sizes, to) for k, array in arrays.items()}
+        given = {k: wider(k, array, to) for k, array in arrays.items()}
         before, x, dh = (given.pop(k) for k in ("h0", "x", "h"))
         after, (gradients, dh_before, dx) = by_autodiff(cell, given, before, x, dh)
         found = {**gradients, "states": after, "h0": dh_before, "x": dx}
@@ -113,7 +117,7 @@ def same_step(problem: Problem, sizes: dict[str, int], wide: dict[str, int]) -> 
 
     narrow, with_zeros = step(sizes), step(wide)
     return all(
-        np.allclose(with_zeros[k], resized(v, axes[k], sizes, wide), 1e-12, 1e-12 * np.abs(v).max())
+        np.allclose(with_zeros[k], wider(k, v, wide), 1e-12, 1e-12 * np.abs(v).max())
         for k, v in narrow.items()
     )
 
@@ -135,40 +139,49 @@ def padded(problem: Problem, shape: Shape) -> tuple[Any, Any]:
 
 def padded_variables(problem: Problem, shape: Shape) -> Any:
     """Return parameters, x, h0 and probes in float64, batched, with zeros appended."""
-    T, B, D, H, O = shape
-    sizes, cell = problem.sizes, problem.cell
+    T, B, D, _, O = shape
+    sizes, cell, to = problem.sizes, problem.cell, shape._asdict()
     params = {
-        k: resized(getattr(problem.params, k), axes, sizes, shape._asdict()).astype(float)
+        k: resized(getattr(problem.params, k), axes, sizes, to).astype(float)
         for k, axes in cell.axes.items()
     }
-    return (
-        params,
-        filled(with_batch_axis(problem, problem.x), T, B, D),
-        filled(with_batch_axis(problem, problem.h0[None])[0], B, H),
-        Probes(np.zeros((T + 1, B, H)), np.zeros((T, B, O))),
-    )
+    (h0,) = padded_states(problem, problem.start[None], shape, 1)
+    h = np.zeros((T + 1, B, cell.size(to)))
+    x = filled(with_batch_axis(problem, problem.x), T, B, D)
+    return params, x, h0, Probes(h, np.zeros((T, B, O)))
+
+
+def padded_states(problem: Problem, states: np.ndarray, shape: Shape, steps: int) -> np.ndarray:
+    """Return states, or what is like them, as vectors, batched, with zeros appended."""
+    vectors = problem.cell.resized(states, problem.sizes, shape._asdict())
+    return filled(with_batch_axis(problem, vectors), steps, shape.B, vectors.shape[-1])
 
 
 def target_and_weights(problem: Problem, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Return a target for every output, or state, and weight 1 for those that the loss looks at."""
-    sizes, loss = {"B": 1, **problem.sizes}, problem.facts
-    T, B, n = sizes["T"], sizes["B"], sizes["H" if loss.of_states else "O"]
+    T, B, loss, cell = problem.sizes["T"], problem.sizes.get("B", 1), problem.facts, problem.cell
+    found = np.zeros((2, *_seen(shape, cell, of_states=loss.of_states)))
+    given = [problem.goal, np.ones_like(problem.goal)]
+    if loss.of_states:
+        given = [cell.resized(array, problem.sizes, shape._asdict()) for array in given]
     last = T if loss.of_states else T - 1
     steps = slice(T) if loss.over_time else slice(last, last + 1)
-    target, weights = np.zeros((2, *_seen(shape, of_states=loss.of_states)))
-    target[steps, :B, :n] = problem.target.reshape(-1, B, n)
-    weights[steps, :B, :n] = 1
-    return target, weights
+    for into, array in zip(found, given, strict=True):
+        n = array.shape[-1]
+        into[steps, :B, :n] = array.reshape(-1, B, n)
+    return found[0], found[1]
 
 
-def no_slope(shape: Shape, *, of_states: bool = False) -> np.ndarray:
+def no_slope(shape: Shape, cell: Cell, *, of_states: bool = False) -> np.ndarray:
     """Return the linear term of a loss that has none."""
-    return np.zeros(_seen(shape, of_states=of_states))
+    return np.zeros(_seen(shape, cell, of_states=of_states))
 
 
-def _seen(shape: Shape, *, of_states: bool) -> tuple[int, ...]:
+def _seen(shape: Shape, cell: Cell, *, of_states: bool) -> tuple[int, ...]:
     """Return the shape of what a loss is a function of: outputs, or states."""
-    return (shape.T + 1, shape.B, shape.H) if of_states else (shape.T, shape.B, shape.O)
+    if of_states:
+        return shape.T + 1, shape.B, cell.size(shape._asdict())
+    return shape.T, shape.B, shape.O
 
 
 def with_batch_axis(problem: Problem, array: np.ndarray) -> np.ndarray:
@@ -190,6 +203,11 @@ def cut(name: str, results: Any, i: int, problem: Problem, shape: Shape) -> Meas
     if axes is not None:
         sizes, padded = problem.sizes, shape._asdict()
         return resized(value, axes, padded, sizes), resized(tolerance, axes, padded, sizes)
+    if name in ("h0", "h", "states"):
+        to = problem.sizes
+        value, tolerance = (
+            problem.cell.resized(a, shape._asdict(), to) for a in (value, tolerance)
+        )
     if "B" not in problem.sizes:
         axis = 0 if name == "h0" else 1
         value, tolerance = value.take(0, axis), tolerance.take(0, axis)

@@ -79,7 +79,7 @@ def whole_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithme
 def steps_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic) -> Any:
     """Return the compiled local check for one padded shape."""
     variables, loss, sizes = example(shape, cell, of_states=of_states)
-    states = stack([np.zeros((shape.T + 1, shape.B, shape.H))], shape)
+    states = stack([np.zeros((shape.T + 1, shape.B, cell.size(shape._asdict())))], shape)
     with float64_on_cpu():
         jaxprs = traced(cell, *shape[2:])
         one = partial(local_check, cell, jaxprs, loss=any_loss, of_states=of_states)
@@ -93,7 +93,7 @@ def example(shape: Shape, cell: Cell, *, of_states: bool) -> tuple[Any, Any, Any
     name = "final_state_squared_error" if of_states else "squared_error"
     options: dict[str, Any] = {"regime": "linear", "seed": 0, "cell": cell, "loss": name}
     problem = random_problem(**shape._asdict(), **options)
-    loss = (*target_and_weights(problem, shape), no_slope(shape, of_states=of_states))
+    loss = (*target_and_weights(problem, shape), no_slope(shape, cell, of_states=of_states))
     rows = padded_variables(problem, shape), loss
     return *(stack([row], shape) for row in rows), sizes_of([problem], shape)
 

@@ -65,10 +65,10 @@ def traced(cell: Cell, D: int, H: int, O: int) -> Traced:
     array = partial(jax.ShapeDtypeStruct, dtype=jnp.float64)
     of = {k: array(shape) for k, shape in cell.shapes(sizes).items()}
     p, p_output = {k: of[k] for k in cell.params}, {k: of[k] for k in OUTPUT}
-    h, x, dy = array((H,)), array((D,)), array((O,))
+    h, x, dy = array((cell.size(sizes),)), array((D,)), array((O,))
     with jax.disable_jit():
-        require_rules(jaxprs.traced(cell.step, p, h, x)[0])
-        step, _ = jaxprs.traced(recognised(cell.step), p, h, x)
+        require_rules(jaxprs.traced(cell.flat_step, p, h, x)[0])
+        step, _ = jaxprs.traced(recognised(cell.flat_step), p, h, x)
         step_backward, _ = jaxprs.traced(_backward_of(step), *jax.tree.leaves((p, h, x)), h)
         forward, _ = jaxprs.traced(output, p_output, h)
         backward, _ = jaxprs.traced(lambda p, h, dy: jax.vjp(output, p, h)[1](dy), p_output, h, dy)
@@ -257,7 +257,7 @@ def local_check(
 
 def by_autodiff(cell: Cell, p: Any, h: Any, x: Any, dh: Any) -> Any:
     """Return the next state, and what its gradient dh means for params, h and x."""
-    after, pull_back = jax.vjp(cell.step, p, h, x)
+    after, pull_back = jax.vjp(cell.flat_step, p, h, x)
     return after, pull_back(dh)
 
 

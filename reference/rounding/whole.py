@@ -98,6 +98,7 @@ def magnitudes(cell: Cell, params: Any, x: Any, plain: Any) -> dict[str, Any]:
     p = {k: params[k] for k in cell.params}
     _, (of_steps, _, _) = everywhere(by_autodiff, 3)(cell, p, h[:-1], x, dh[1:])
     sums = {k: jnp.abs(g).sum((0, 1)) for k, g in of_steps.items()}
-    sums["V"] = jnp.einsum("tbi,tbj->ij", jnp.abs(dy), jnp.abs(h[1:]))
+    seen = h[1:, :, : params["V"].shape[1]]
+    sums["V"] = jnp.einsum("tbi,tbj->ij", jnp.abs(dy), jnp.abs(seen))
     sums["c"] = jnp.abs(dy).sum((0, 1))
     return sums
