@@ -198,10 +198,8 @@ def test_a_report_says_which_array_is_wrong():
     assert "h0[1]: zero\n" in text
     assert "dh0[1] expected [[-0.5]]" in text
     assert "dh0[0] expected [[0]]" in text
-    problem = eval(
-        report.smallest.problem.origin, {"reference": reference, "LSTM": LSTM, "cell": LSTM}
-    )
-    assert isinstance(problem.h0, tuple)
+    again = eval(report.smallest.problem.origin, {"reference": reference, "LSTM": LSTM})
+    assert isinstance(again.h0, tuple)
 
 
 @pytest.mark.parametrize(
