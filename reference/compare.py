@@ -78,7 +78,8 @@ def compare(
         arrays in the first layout.
     cell : str or Cell
         The cell of the network: ``"tanh"``, the lab's, another of ``reference.network.CELLS``, or a
-        ``reference.Cell`` of your own.
+        ``reference.Cell`` of your own. Where its state has several arrays, h0, h and states, and a
+        target like h0, are arranged as it is, in tuples or mappings.
     cases, seed : int
         How many problems, and which; those of a smaller number are among those of a larger one.
     dtype : str, optional
