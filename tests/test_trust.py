@@ -1,6 +1,9 @@
 """docs/trust.md and the code that it speaks of do not drift apart."""
 
+import importlib
+import json
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +73,21 @@ def test_the_check_of_each_step_sees_what_the_page_says_in_both_precisions():
             assert float(size) == pytest.approx(int(multiple) * eps, rel=0.05)
         with_states, without, _ = (int(re.search(r"\((\d+)", cell)[1]) for cell in cells)
         assert with_states <= without <= 2**16
+
+
+def test_the_table_of_mutants_is_that_of_the_last_run_and_every_survivor_has_a_reason(monkeypatch):
+    folder = ROOT / "benchmarks" / "mutation"
+    monkeypatch.syspath_prepend(folder)
+    published = importlib.import_module("published")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert [*results["mutants"]] == [f"{file}.py" for file in published.TESTS]
+    *table, _, measured = part("mutants").splitlines()
+    assert table == [*published.page(results)]
+    assert measured.startswith(f"Measured at commit {results['commit']} by ")
+    entries = tomllib.loads((folder / "survivors.toml").read_text(encoding="utf-8"))["survivor"]
+    explained = [mutant for entry in entries for mutant in entry["mutants"]]
+    assert sorted(explained) == sorted(results["equivalent"])
+    assert results["survived"] == []
+    last = table[-1].strip("| ").split(" | ")
+    assert last[0] == "**all**"
+    assert float(last[-2].rstrip("%")) >= 97
