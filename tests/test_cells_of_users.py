@@ -134,6 +134,12 @@ def independent_by_hand(p, x, h0, target, wrong=""):
     return {**g, "x": dx, "h0": carried, "h": dh, "states": h}
 
 
+def report_on(chunks, candidate):
+    """Return the report on a candidate of problems that are solved."""
+    caller = Caller(candidate)
+    return reference.Report.of(r for chunk in chunks for r in judge_solved(caller, chunk))
+
+
 @pytest.mark.parametrize(
     ("cell", "by_hand"),
     [(MGU, gated_by_hand), (LEAKY, leaky_by_hand), (INDEPENDENT, independent_by_hand)],
@@ -143,11 +149,7 @@ def test_a_right_gradient_passes_and_each_break_of_it_is_found(cell, by_hand):
     assert zeros_are_exact(cell)
     drawn = reference.draw_problems(160, 3, dtype="float64", batched=True, cell=cell)
     chunks = [*solved(drawn)]
-
-    def report(candidate):
-        caller = Caller(candidate)
-        return reference.Report.of(r for chunk in chunks for r in judge_solved(caller, chunk))
-
+    report = partial(report_on, chunks)
     right = report(by_hand)
     assert right.passed, right
     assert all(row.local_ratio <= 1 and row.ratio <= 1 for row in right.rows)

@@ -11,11 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_cells_of_users import of_the_output
+from test_cells_of_users import of_the_output, report_on
 
 import reference
-from reference.judging.candidates import Caller
-from reference.judging.verdicts import judge_solved
 from reference.oracle.answers import solved
 from reference.oracle.padding import zeros_are_exact
 
@@ -117,11 +115,7 @@ def test_a_right_gradient_passes_and_each_break_of_it_is_found(cell, by_hand, br
     assert zeros_are_exact(cell)
     drawn = reference.draw_problems(160, 3, dtype="float64", batched=True, cell=cell)
     chunks = [*solved(drawn)]
-
-    def report(candidate):
-        caller = Caller(candidate)
-        return reference.Report.of(r for chunk in chunks for r in judge_solved(caller, chunk))
-
+    report = partial(report_on, chunks)
     right = report(by_hand)
     assert right.passed, right
     assert all(row.local_ratio <= 1 and row.ratio <= 1 for row in right.rows)
