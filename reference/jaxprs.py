@@ -52,6 +52,11 @@ ROUNDED = words("""
     regularized_incomplete_beta rem rng_uniform rsqrt scatter-mul scatter-sub select_and_gather_add
     select_and_scatter select_and_scatter_add sin sinh sqrt square tan tanh zeta
 """)
+# Of EXACT, those whose result has entries of one operand, where an index, if any, says.
+MOVES = words("""
+    broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims gather
+    pad reshape rev slice squeeze tile transpose
+""")
 CONVERSION = "convert_element_type"
 CALLS = words("""
     checkpoint closed_call core_call core_closed_call custom_jvp_call custom_vjp_call
@@ -122,9 +127,34 @@ def traced(function: Callable[..., Any], *like: Any) -> tuple[Any, Any]:
     return jaxpr, jax.tree.structure(shapes)
 
 
+def unrolled(function: Callable[..., Any], *like: Any) -> Any:
+    """Return the jaxpr of a function in which loops are unrolled, and calls are followed into.
+
+    Loops and branches remain where traced values decide on them.
+
+    Examples
+    --------
+    >>> def total(x):
+    ...     return jax.lax.fori_loop(0, 3, lambda _, y: jax.jit(lambda z: 2 * z)(y), x)
+    >>> [name(e) for e in unrolled(total, 1.0).eqns]
+    ['mul', 'mul', 'mul']
+    """
+    with jax.disable_jit():
+        return jax.make_jaxpr(function)(*like)
+
+
 def name(equation: Any) -> str:
     """Return the name of the primitive of an equation."""
     return str(equation.primitive.name)
+
+
+def origin(equation: Any) -> Any:
+    """Return what is the same for one operation of the source at every step of a loop.
+
+    It is made of all the calls that led to it, down to the place in each line.
+    """
+    shapes = tuple(v.aval.shape for v in equation.outvars)
+    return equation.source_info.traceback, name(equation), shapes
 
 
 def line(equation: Any) -> str:
@@ -292,6 +322,43 @@ def opaque(name: str) -> Any:
     return primitive
 
 
+def exponent(equation: Any) -> int:
+    """Return n of integer_pow, which is x to the n."""
+    return int(equation.params["y"])
+
+
+def axes(equation: Any) -> tuple[int, ...]:
+    """Return the axes that a reduction makes away with."""
+    return tuple(equation.params["axes"])
+
+
+def axis(equation: Any) -> int:
+    """Return the axis of concatenate, split, or a cumulative sum."""
+    return int(equation.params["dimension" if name(equation) == "concatenate" else "axis"])
+
+
+def backwards(equation: Any) -> bool:
+    """Return whether a cumulative sum begins at the end."""
+    return bool(equation.params["reverse"])
+
+
+def broadcast_dimensions(equation: Any) -> tuple[int, ...]:
+    """Return which axes of the result of broadcast_in_dim are those of its operand."""
+    return tuple(equation.params["broadcast_dimensions"])
+
+
+def permutation(equation: Any) -> tuple[int, ...]:
+    """Return the order of the axes that transpose gives."""
+    return tuple(equation.params["permutation"])
+
+
+def slices(equation: Any) -> tuple[slice, ...]:
+    """Return what slice takes of each axis."""
+    start, limit = equation.params["start_indices"], equation.params["limit_indices"]
+    steps = equation.params["strides"] or [1] * len(start)
+    return tuple(map(slice, start, limit, steps))
+
+
 def with_itself(equation: Any) -> bool:
     """Return whether both operands of an equation are one variable."""
     first, second = equation.invars
@@ -364,9 +431,7 @@ def moved(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
         case "split":
             return np.split(first, np.cumsum(params["sizes"])[:-1], params["axis"])
         case "slice":
-            steps = params["strides"] or [1] * first.ndim
-            ends = params["start_indices"], params["limit_indices"]
-            return [first[tuple(map(slice, *ends, steps))]]
+            return [first[slices(equation)]]
         case "pad":
             return [_padded(first, operands[1], params["padding_config"], shape)]
     return _moved_by_number(equation, operands)
@@ -404,3 +469,25 @@ def _plain(jaxpr: Any) -> Any:
 
 def _is_jaxpr(value: Any) -> bool:
     return hasattr(value, "eqns")
+
+
+class Source(NamedTuple):
+    """Where in the user's code an operation is: lines from 1, columns from 0, in characters."""
+
+    file: str
+    function: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+def source(equation: Any) -> Source | None:
+    """Return where an operation is in the user's code, and None if that is not known."""
+    traceback, place = equation.source_info.traceback, line(equation)
+    for code, offset in zip(*(traceback.raw_frames() if traceback else ((), ())), strict=True):
+        if place.startswith(f"{code.co_filename}:"):
+            first, last, column, end = [*code.co_positions()][offset // 2]
+            if None not in (first, last, column, end):
+                return Source(code.co_filename, code.co_qualname, first, column, last, end)
+    return None

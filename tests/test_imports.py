@@ -49,6 +49,7 @@ _JUDGED = {*_PROVED, "mistakes", "findings", "report", "judging"}
 REFERENCE = {
     **{name: set() for name in _GROUND},
     "network": _GROUND,
+    "breaks": _GROUND,
     "rounding": {*_GROUND, "network"},
     "problems": {*_GROUND, "network", "rounding"},
     "oracle": {*_GROUND, "network", "rounding", "problems"},
@@ -60,9 +61,9 @@ REFERENCE = {
     "explaining": _JUDGED,
     "vectors": _PROVED,
     "equations": {*_PROVED, "report"},
-    "functions": {*_PROVED, "report", "explaining"},
+    "functions": {*_PROVED, "report", "explaining", "breaks"},
     "compare": {*_JUDGED, "explaining"},
-    "__init__": {*_JUDGED, "explaining", "equations", "functions", "compare"},
+    "__init__": {*_JUDGED, "explaining", "equations", "functions", "compare", "breaks"},
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {

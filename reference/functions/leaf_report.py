@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
+from reference.functions.diagnosis import LeafDiagnosis
 from reference.report import emphasised, in_a_word, json_value
 
 WIDTH = 100
@@ -56,11 +57,16 @@ class Leaf:
 
 @dataclass
 class LeafReport:
-    """A row for each leaf, notes on the gradient's manners, and the verdict ``passed``."""
+    """A row for each leaf, notes on the gradient's manners, and the verdict ``passed``.
+
+    ``diagnosis`` says what is wrong, and which line of the loss it is about; None if nothing is, or
+    if autodiff knows no more.
+    """
 
     rows: list[Leaf]
     notes: list[str] = field(default_factory=list)
     third_voice: str | None = None
+    diagnosis: LeafDiagnosis | None = None
 
     @property
     def passed(self) -> bool:
@@ -95,13 +101,15 @@ class LeafReport:
     def remarks(self) -> list[str]:
         """Return what does not fit a table: wrong entries in all digits, reasons, notes."""
         remarks = [row.remark(self.third_voice) for row in self.rows]
-        return [remark for remark in remarks if remark] + self.notes
+        why = self.diagnosis.lines() if self.diagnosis else []
+        return [remark for remark in remarks if remark] + why + self.notes
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         rows = [{k: json_value(v) for k, v in asdict(row).items()} for row in self.rows]
         found = {"passed": self.passed, "rows": rows, "notes": self.notes}
-        return found | {"third_voice": self.third_voice}
+        why = self.diagnosis.as_dict() if self.diagnosis else None
+        return found | {"third_voice": self.third_voice, "diagnosis": why}
 
     def to_json(self) -> str:
         """Return everything as JSON text."""

@@ -29,6 +29,7 @@ from reference.explaining.resemblance import (
     coarse_products,
     described,
 )
+from reference.functions.diagnosis import diagnosed
 from reference.functions.leaf_report import Leaf, LeafReport
 from reference.functions.trees import (
     MISSING,
@@ -167,14 +168,22 @@ def check_gradient(
         rows.append(judge(place.label, leaf, *measure, given.dtype, notes, rounding.u))
     if any(rounding):
         notes.append(_sensitivity(formats_in_words(arithmetic, storage), measures))
+    diagnosis = None
     if any(row.status == "mismatch" for row in rows):
         rows = _explained(rows, matched, measures, _rounded_autodiff(loss, positions), given)
+        wrong = tuple(row.leaf for row in rows if row.status == "mismatch")
+        judged = [
+            (positions[i], i, row.leaf)
+            for i, row in enumerate(rows)
+            if row.status in ("match", "mismatch")
+        ]
+        diagnosis = diagnosed(loss, given, call, by_autodiff, judged, wrong, rounding.u)
     if {row.status for row in rows} <= {"match", "not returned"}:
         rows = _again(call, given, matched, by_autodiff, rows, rounding.u)
     if third_voice is not None:
         rows = ask(third_voice, loss, given.values(), rows, positions, notes)
     rows += [Leaf(label, "wrong shape", detail=why) for label, why in matched.strays]
-    return LeafReport(rows, notes, third_voice)
+    return LeafReport(rows, notes, third_voice, diagnosis)
 
 
 def _again(
@@ -191,11 +200,11 @@ def _again(
     first again.
     """
     first = [copy.deepcopy(leaf) for _, leaf in matched.leaves]
-    other = [v * OTHER_NUMBERS for v in given.values()]
-    for values, factor in ((other, OTHER_NUMBERS), (given.values(), 1.0)):
-        returned, _ = call(factor)
+    other = [_in(v * OTHER_NUMBERS, given.dtype) for v in given.values()]
+    for values, again in ((other, False), (given.values(), True)):
+        returned, _ = call(values)
         if isinstance(returned, Raised):
-            if factor == 1:
+            if again:
                 why = f"{returned.reason}, and not in the first call"
                 return [Leaf(row.leaf, "raised", detail=why) for row in rows]
             continue
@@ -203,7 +212,7 @@ def _again(
         measures = autodiff(values, given.dtype)
         for i, (leaf, before) in enumerate(zip(leaves, first, strict=False)):
             now = judge(rows[i].leaf, leaf, *measures[i], given.dtype, [], u)
-            stale = factor == 1 or (now.status == "mismatch" and np.array_equal(leaf, before))
+            stale = again or (now.status == "mismatch" and np.array_equal(leaf, before))
             if (
                 rows[i].status == "match"
                 and now.status not in ("match", "nothing proved")
@@ -212,6 +221,11 @@ def _again(
                 why = "right in the first call, wrong in a later one: it depends on earlier calls"
                 rows[i] = replace(now, detail="; ".join(filter(None, [now.detail, why])))
     return rows
+
+
+def _in(value: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an array of float64 whose numbers are of a dtype."""
+    return np.asarray(value.astype(dtype), np.float64)
 
 
 def _explained(

@@ -44,6 +44,10 @@ class Given(NamedTuple):
         """Return the variables in float64."""
         return [np.array(self.leaves[v.position], np.float64) for v in self.variables]
 
+    def by_position(self, values: list[np.ndarray]) -> dict[int, np.ndarray]:
+        """Return values of the variables by where these are among the leaves."""
+        return {v.position: a for v, a in zip(self.variables, values, strict=True)}
+
     def of_first(self) -> list[Place]:
         """Return the variables of the first argument."""
         return [v for v in self.variables if v.names[0] == 0]
@@ -137,21 +141,22 @@ class Caller:
     def __init__(self, grad_fn: Callable[..., Any], given: Given) -> None:
         self._grad_fn, self._given = grad_fn, given
         self._copies = [a.copy() if isinstance(a, np.ndarray) else a for a in given.leaves]
-        self._arguments = given.arguments(self._copies)
 
-    def __call__(self, factor: float = 1.0) -> tuple[Any, list[str]]:
+    def __call__(self, values: list[np.ndarray] | None = None) -> tuple[Any, list[str]]:
         """Return what grad_fn makes of the arguments, or Raised; and what it wrote to.
 
-        Arrays that are differentiated in are multiplied by the factor.
+        With values, arrays that are differentiated in have those.
         """
-        variables = {variable.position for variable in self._given.variables}
-        filled = []
+        others = {} if values is None else self._given.by_position(values)
+        leaves, filled = list(self._copies), []
         for i, (leaf, copy) in enumerate(zip(self._given.leaves, self._copies, strict=True)):
             if isinstance(copy, np.ndarray):
-                np.copyto(copy, leaf * leaf.dtype.type(factor) if i in variables else leaf)
+                np.copyto(copy, others.get(i, leaf), casting="same_kind")
                 filled.append((i, copy, copy.tobytes()))
+            elif i in others:
+                leaves[i] = type(leaf)(others[i])
         try:
-            returned = self._grad_fn(*self._arguments)
+            returned = self._grad_fn(*self._given.arguments(leaves))
         except (Exception, SystemExit) as error:  # user code
             return Raised(in_words(error)), []
         labels = {v.position: v.label for v in self._given.variables + self._given.constants}

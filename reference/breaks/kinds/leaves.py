@@ -1,0 +1,58 @@
+"""Breaks of whole gradients, after all: in another order, transposed, times a number."""
+
+from collections.abc import Callable, Iterator
+from itertools import permutations
+
+import numpy as np
+
+from reference.breaks.changes import Scaled, Sent
+from reference.breaks.kinds.forms import reshaped, transposed
+from reference.breaks.kinds.site import Break
+from reference.breaks.reverse import ARRIVED, Edit, Leaf
+from reference.breaks.tape import Tape
+
+
+def of_leaves(tape: Tape, wanted: int) -> Iterator[Break]:
+    """Yield what may be done to a whole gradient in the end."""
+    for number, i in enumerate(tape.arguments):
+        if wanted & ~(1 << number):
+            continue
+        shape = tape.values[i].shape
+        for says, change in _after(shape):
+            yield Break((Edit(Leaf(number), ARRIVED, change),), says, number)
+        for says, factor in (("zero", 0.0), ("taken twice", 2.0), ("halved", 0.5)):
+            says = f"the gradient with respect to {{value}} is {says}"
+            yield Break((Edit(Leaf(number), ARRIVED, Scaled(factor)),), says, number)
+        says = "the gradient with respect to {value} has the wrong sign"
+        yield Break((Edit(Leaf(number), ARRIVED, Scaled(-1.0)),), says, number)
+
+
+def _after(shape: tuple[int, ...]) -> Iterator[tuple[str, Sent]]:
+    gradient = "the gradient with respect to {value}"
+    if len(shape) == 2 and min(shape) > 1:
+        if shape[0] == shape[1]:
+            yield f"{gradient} is transposed", Sent(transposed)
+        else:
+            yield f"{gradient} is reshaped where it should be transposed", Sent(reshaped)
+    for axis, n in enumerate(shape):
+        if n > 1:
+            yield f"{gradient} is in reverse order along axis {axis}", Sent(_flipped(axis))
+        for blocks in (2, 3, 4):
+            if (n % blocks == 0 and n > blocks) or n == blocks:
+                for order in permutations(range(blocks)):
+                    if order != tuple(range(blocks)):
+                        names = " ".join(str(i + 1) for i in order)
+                        parts = f"the {blocks} parts of {gradient} along axis {axis}"
+                        yield f"{parts} are in the order {names}", Sent(_permuted(order, axis))
+
+
+def _flipped(axis: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda d: np.flip(d, axis + 1)
+
+
+def _permuted(order: tuple[int, ...], axis: int) -> Callable[[np.ndarray], np.ndarray]:
+    def permuted(d: np.ndarray) -> np.ndarray:
+        parts = np.split(d, len(order), axis + 1)
+        return np.concatenate([parts[i] for i in order], axis + 1)
+
+    return permuted

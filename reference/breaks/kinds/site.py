@@ -1,0 +1,97 @@
+"""Break and Site: what a mistake is, and where one can be."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from reference.breaks.reverse import Edit
+from reference.breaks.tape import Node, Tape
+
+
+class Break(NamedTuple):
+    """Edits that make one mistake, and what it is in words.
+
+    With a ``window``, the edits count the steps that a gradient is carried back, and it is dropped
+    after that many.
+
+    In those stand {operand}, {other} and {expression}, of the first of the edits, and {value}, the
+    source of the operation or argument that stands for another.
+    """
+
+    edits: tuple[Edit, ...]
+    says: str
+    value: Any = None
+    window: int | None = None
+
+    @property
+    def key(self) -> Any:
+        """The operation that the mistake is about."""
+        return self.edits[0].key
+
+
+class Site(NamedTuple):
+    """An operand of an operation, at all its steps."""
+
+    tape: Tape
+    key: Any
+    nodes: list[Node]
+    operand: int
+    alike: dict[tuple[int, ...], list[Any]]
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return self.nodes[0].name
+
+    @property
+    def x(self) -> np.ndarray:
+        """The operand's value, at the first step."""
+        value: np.ndarray = self.tape.values[self.nodes[0].ins[self.operand]]
+        return value
+
+    @property
+    def y(self) -> np.ndarray:
+        """The result's value, at the first step."""
+        value: np.ndarray = self.tape.values[self.nodes[0].out]
+        return value
+
+    @property
+    def other(self) -> np.ndarray:
+        """The value of the other factor, at the first step."""
+        value: np.ndarray = self.tape.values[self.nodes[0].ins[1 - self.operand]]
+        return value
+
+    def change(self, says: str, change: Any, value: Any = None) -> Break:
+        """Return the break that makes a change here."""
+        return Break((Edit(self.key, self.operand, change),), says, value)
+
+
+def sites(tape: Tape) -> Iterator[Site]:
+    """Yield every operand that a gradient passes through."""
+    alike: dict[tuple[int, ...], list[Any]] = {}
+    for i, argument in enumerate(tape.arguments):
+        alike.setdefault(tape.values[argument].shape, []).append(i)
+    for key, nodes in tape.places.items():
+        value = tape.values[nodes[0].out]
+        if np.issubdtype(value.dtype, np.floating):
+            alike.setdefault(value.shape, []).append(key)
+    for key, nodes in tape.places.items():
+        if len(nodes[0].outs) > 1:
+            continue
+        for k in range(len(nodes[0].ins)):
+            if any(node.ins[k] in tape.reach for node in nodes):
+                yield Site(tape, key, nodes, k, alike)
+
+
+def reach(site: Site) -> int:
+    """Return which arguments a gradient can come to through an operand: a bit for each."""
+    reached = 0
+    for node in site.nodes:
+        reached |= site.tape.reach.get(node.ins[site.operand], 0)
+    return reached
+
+
+def carries(tape: Tape, key: Any, wanted: int) -> bool:
+    """Return whether what a step hands to the next can reach all of some arguments."""
+    return tape.reach.get(tape.places[key][0].out, 0) & wanted == wanted

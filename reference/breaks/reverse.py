@@ -1,0 +1,356 @@
+"""The reverse pass over a tape, with many breaks at once: a first axis is over versions of it.
+
+``arriving`` has what arrives at each value, and the rule of an operation sends on to operand k what
+arrives at its result. A version is a list of edits, each of which changes what one operation sends
+to one operand. Where no version differs yet, the first axis has the size 1.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reference import jaxprs
+from reference.breaks.tape import Node, Tape, UnsearchableError
+from reference.devices import float64_on_cpu
+
+ARRIVED = -1  # stands for an operand: what has arrived at the result, before any is sent on
+LARGEST_JACOBIAN = 1_000_000  # entries, of an operation that has no rule here
+
+
+class Change(Protocol):
+    """What is done to what an operation sends to an operand."""
+
+    def apply(self, at: "At", g: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """Return what is sent instead of d; g has arrived. Both have a first axis of size 1."""
+
+
+class Edit(NamedTuple):
+    """A change at one operand of one operation, at all of its steps."""
+
+    key: Any
+    operand: int
+    change: Any
+
+
+class Leaf(NamedTuple):
+    """Stands for an operation: the whole gradient in an argument, after all."""
+
+    number: int
+
+
+class At(NamedTuple):
+    """Where a change is made."""
+
+    tape: Tape
+    node: Node
+    operand: int
+
+    @property
+    def operands(self) -> list[Any]:
+        """The values of all operands."""
+        return [self.tape.values[i] for i in self.node.ins]
+
+    @property
+    def result(self) -> Any:
+        """The value of the result."""
+        return self.tape.values[self.node.out]
+
+    def sent(self, g: np.ndarray, operands: list[Any], result: Any) -> np.ndarray:
+        """Return what the rule sends if the values were these."""
+        return sent(self.tape, self.node, g, operands, result, self.operand)
+
+
+def reverse(
+    tape: Tape, versions: Sequence[Sequence[Edit]] = (), start: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Return the gradient in every argument, with a first axis of 1 or of all versions.
+
+    ``start`` is what arrives at the result, 1 in every version unless given.
+    """
+    edits = _by_place(versions)
+    arriving: dict[int, np.ndarray] = {tape.result: np.ones(1) if start is None else start}
+    for node in reversed(tape.nodes):
+        g = _arrived(tape, node, arriving)
+        if g is None:
+            continue
+        for kind, some in edits.get((node.key, ARRIVED), {}).items():
+            g = _edited(At(tape, node, ARRIVED), kind, some, g, g, len(versions))
+        operands = [tape.values[i] for i in node.ins]
+        for k, i in enumerate(node.ins):
+            if i not in tape.reach:
+                continue
+            d = sent(tape, node, g, operands, tape.values[node.out], k)
+            for kind, some in edits.get((node.key, k), {}).items():
+                d = _edited(At(tape, node, k), kind, some, g, d, len(versions))
+            arriving[i] = arriving[i] + d if i in arriving else d
+    found = []
+    for number, i in enumerate(tape.arguments):
+        d = arriving.get(i, np.zeros((1, *tape.values[i].shape)))
+        for kind, some in edits.get((Leaf(number), ARRIVED), {}).items():
+            d = _edited(None, kind, some, d, d, len(versions))
+        found.append(d)
+    return found
+
+
+def _by_place(versions: Sequence[Sequence[Edit]]) -> dict[Any, dict[type, list[tuple[int, Any]]]]:
+    """Return which versions have edits of which kind, by operation and operand."""
+    edits: dict[Any, dict[type, list[tuple[int, Any]]]] = defaultdict(dict)
+    for row, version in enumerate(versions):
+        for key, operand, change in version:
+            edits[key, operand].setdefault(type(change), []).append((row, change))
+    return edits
+
+
+def _arrived(tape: Tape, node: Node, arriving: dict[int, np.ndarray]) -> Any:
+    """Return what has arrived at the results of an operation, if anything has."""
+    if len(node.outs) == 1:
+        return arriving.pop(node.out, None)
+    found = [arriving.pop(out, None) for out in node.outs]
+    if all(g is None for g in found):
+        return None
+    return [
+        np.zeros((1, *np.shape(tape.values[out]))) if g is None else g
+        for g, out in zip(found, node.outs, strict=True)
+    ]
+
+
+def _edited(
+    at: Any, kind: Any, some: list[Any], g: Any, d: np.ndarray, versions: int
+) -> np.ndarray:
+    """Return what is sent, with the edits of one kind in their versions."""
+    d = np.array(np.broadcast_to(d, (versions, *d.shape[1:])))
+    rows = [row for row, _ in some]
+    if hasattr(kind, "apply_all"):
+        d[rows] = kind.apply_all([c for _, c in some], at, g[rows] if len(g) > 1 else g, d[rows])
+        return d
+    for row, change in some:
+        d[row] = change.apply(at, g[row : row + 1] if len(g) > 1 else g, d[row : row + 1])[0]
+    return d
+
+
+# Rules: an equation, what arrived, operands, the result and the operand's number ------------------
+
+
+def sent(tape: Tape, node: Node, g: Any, operands: list[Any], result: Any, k: int) -> np.ndarray:
+    """Return what an operation sends to operand k."""
+    slope = SLOPES.get(node.name)
+    if slope is not None:
+        return np.asarray(g * slope(operands[0], result))
+    rule = RULES.get(node.name)
+    if rule is not None:
+        return rule(node.equation, g, operands, result, k)
+    if node.name in jaxprs.MOVES:
+        return scattered(g, source_of(tape, node, k), operands[k].shape)
+    return _by_jacobian(g, jacobian_of(tape, node, k), operands[k].shape)
+
+
+def fit(g: np.ndarray, like: Any) -> Any:
+    """Undo a broadcast: a number stands for an array in equations of JAX."""
+    shape = np.shape(like)
+    if g.shape[1:] == shape:
+        return g
+    if shape == ():
+        return g.reshape(len(g), -1).sum(1)
+    axes = tuple(i + 1 for i, n in enumerate(shape) if n == 1 and g.shape[i + 1] != 1)
+    return g.sum(axes, keepdims=True)
+
+
+def product(equation: Any, g: np.ndarray, other: np.ndarray, k: int) -> Any:
+    """Send back through a product: what arrived times the other factor, which may have versions."""
+    axes = jaxprs.axes_of_product(equation)
+    out, mine, theirs = axes[2], axes[k], axes[1 - k]
+    every = max([*out, *mine, *theirs], default=0) + 1
+    if other.ndim > len(theirs):
+        return np.einsum(g, [every, *out], other, [every, *theirs], [every, *mine])
+    if other.ndim == 2 and g.ndim == 2 and len(mine) == 1:  # a vector, seen through a matrix
+        return g @ (other if theirs[0] == out[0] else other.T)
+    return np.einsum(g, [every, *out], other, theirs, [every, *mine])
+
+
+def _add(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    return fit(g, xs[k])
+
+
+def _sub(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    return fit(-g if k else g, xs[k])
+
+
+def _mul(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    return fit(g * xs[1 - k], xs[k])
+
+
+def _div(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    return fit(-g * y / xs[1] if k else g / xs[1], xs[k])
+
+
+def _integer_power(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    n = jaxprs.exponent(equation)
+    return np.asarray(g * (n * xs[0] ** float(n - 1)))
+
+
+def _power(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    slope = np.log(xs[0]) * y if k else xs[1] * xs[0] ** (xs[1] - 1)
+    return fit(g * slope, xs[k])
+
+
+def _extreme(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    return fit(g * ((xs[k] == y) / (1.0 + (xs[0] == xs[1]))), xs[k])
+
+
+def _choice(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    return fit(g * (xs[0].astype(int) == k - 1), xs[k])
+
+
+def _dot(equation: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    return product(equation, g, xs[1 - k], k)
+
+
+def _spread(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    axes = jaxprs.axes(equation)
+    return np.broadcast_to(np.expand_dims(g, [a + 1 for a in axes]), (len(g), *xs[0].shape))
+
+
+def _spread_to_extreme(equation: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    axes = jaxprs.axes(equation)
+    there = xs[0] == np.expand_dims(y, axes)
+    return _spread(equation, g, xs, y, k) * (there / there.sum(axes, keepdims=True))
+
+
+def _broadcast(equation: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
+    dims = jaxprs.broadcast_dimensions(equation)
+    g = g.sum(tuple(a + 1 for a in range(y.ndim) if a not in dims))
+    return fit(g, xs[0])
+
+
+def _reshape(_: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    return np.asarray(g.reshape(len(g), *xs[0].shape))
+
+
+def _concatenate(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    axis = jaxprs.axis(equation)
+    start = sum(x.shape[axis] for x in xs[:k])
+    return np.asarray(g[(slice(None),) * (axis + 1) + (slice(start, start + xs[k].shape[axis]),)])
+
+
+def _split(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    rows = max(map(len, g))
+    parts = [np.broadcast_to(a, (rows, *a.shape[1:])) for a in g]
+    return np.concatenate(parts, jaxprs.axis(equation) + 1)
+
+
+def _transpose(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    order = np.argsort(jaxprs.permutation(equation))
+    return np.asarray(g.transpose(0, *(order + 1)))
+
+
+def _slice(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    found = np.zeros((len(g), *xs[0].shape))
+    found[(slice(None), *jaxprs.slices(equation))] = g
+    return found
+
+
+def _cumulative(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    axis = jaxprs.axis(equation) + 1
+    if jaxprs.backwards(equation):
+        return np.cumsum(g, axis)
+    return np.flip(np.cumsum(np.flip(g, axis), axis), axis)
+
+
+def _same(_: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    return np.asarray(g)
+
+
+def _nothing(_: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
+    return np.zeros((1, *np.shape(xs[k])))
+
+
+def source_of(tape: Tape, node: Node, k: int) -> np.ndarray:
+    """Return which entry of operand k each entry of a result is; -1 for those of other operands."""
+    found = tape.derivatives.get((node.out, k))
+    if found is None:
+        numbers = []
+        for j, i in enumerate(node.ins):
+            x = tape.values[i]
+            if not np.issubdtype(x.dtype, np.floating):
+                numbers.append(x)  # an index
+            else:
+                own = np.arange(x.size, dtype=float).reshape(x.shape)
+                numbers.append(own if j == k else np.full(x.shape, -1.0))
+        with float64_on_cpu():
+            (moved,) = jaxprs.computed(node.equation, numbers)
+        found = np.nan_to_num(np.asarray(moved), nan=-1).astype(int)
+        tape.derivatives[node.out, k] = found
+    return found
+
+
+def scattered(g: np.ndarray, source: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Add up entries where they came from."""
+    there = source.ravel() >= 0
+    found = np.zeros((int(np.prod(shape)), len(g)))
+    np.add.at(found, source.ravel()[there], g.reshape(len(g), -1)[:, there].T)
+    return np.asarray(found.T.reshape(len(g), *shape))
+
+
+def jacobian_of(tape: Tape, node: Node, k: int) -> np.ndarray:
+    """Return the Jacobian of an operation that has no rule here: JAX has its derivative."""
+    found = tape.derivatives.get((node.out, k))
+    if found is None:
+        operands = [tape.values[i] for i in node.ins]
+        size = sum(tape.values[out].size for out in node.outs)
+        if size * operands[k].size > LARGEST_JACOBIAN:
+            where = f"{node.name} ({jaxprs.line(node.equation)})"
+            raise UnsearchableError(f"there is no rule for the derivative of {where}")
+
+        def of_operand(x: Any) -> Any:
+            given = [x if j == k else o for j, o in enumerate(operands)]
+            results = jaxprs.computed(node.equation, given)
+            floating = (r for r in results if jnp.issubdtype(r.dtype, jnp.floating))
+            return jnp.concatenate([jnp.ravel(r) for r in floating])
+
+        with float64_on_cpu():
+            slopes = jax.jacrev(of_operand)(jnp.asarray(operands[k]))
+        found = np.asarray(slopes).reshape(-1, operands[k].size)
+        tape.derivatives[node.out, k] = found
+    return found
+
+
+def _by_jacobian(g: Any, jacobian: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    arrived = g if isinstance(g, list) else [g]
+    rows = max(map(len, arrived))
+    flat = [np.broadcast_to(a.reshape(len(a), -1), (rows, a[0].size)) for a in arrived]
+    return np.asarray((np.concatenate(flat, axis=1) @ jacobian).reshape(rows, *shape))
+
+
+SLOPES: dict[str, Callable[[Any, Any], Any]] = {
+    "tanh": lambda x, y: 1 - y * y,
+    "logistic": lambda x, y: y * (1 - y),
+    "exp": lambda x, y: y,
+    "expm1": lambda x, y: y + 1,
+    "log": lambda x, y: 1 / x,
+    "log1p": lambda x, y: 1 / (1 + x),
+    "sqrt": lambda x, y: 0.5 / y,
+    "rsqrt": lambda x, y: -0.5 * y**3,
+    "neg": lambda x, y: -1.0,
+    "square": lambda x, y: 2 * x,
+    "sin": lambda x, y: np.cos(x),
+    "cos": lambda x, y: -np.sin(x),
+    "abs": lambda x, y: np.sign(x),
+}
+"""The derivative of a function of single numbers, at x and with the value y."""
+
+RULES: dict[str, Callable[..., np.ndarray]] = {
+    "add": _add, "add_any": _add, "sub": _sub, "mul": _mul, "div": _div,
+    "integer_pow": _integer_power, "pow": _power, "max": _extreme, "min": _extreme,
+    "select_n": _choice, "dot_general": _dot, "reduce_sum": _spread,
+    "reduce_max": _spread_to_extreme, "reduce_min": _spread_to_extreme,
+    "broadcast_in_dim": _broadcast, "reshape": _reshape, "squeeze": _reshape,
+    "expand_dims": _reshape, "concatenate": _concatenate, "split": _split,
+    "transpose": _transpose, "slice": _slice, "cumsum": _cumulative, "convert_element_type": _same,
+    "copy": _same, "copy_p": _same, "stop_gradient": _nothing, "sign": _nothing, "floor": _nothing,
+    "round": _nothing, "ceil": _nothing,
+}  # fmt: skip
+"""The other rules, by the name of the primitive."""

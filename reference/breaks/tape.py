@@ -1,0 +1,167 @@
+"""Tape: the operations of a loss at its arguments, in order, each with its value, line and step.
+
+Loops are unrolled: JAX traces the loss with its compiler switched off, and what remains of branches
+and loops is followed here. An operation that comes once in a loop's body is one operation at many
+steps: it has the same key, the calls that led to it, and is numbered by how often it came before.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reference import jaxprs
+from reference.breaks.forward import FORWARD
+from reference.devices import float64_on_cpu
+
+MOST = 40_000  # operations of a loss, beyond which a search would take too long
+
+Loss = Callable[[list[Any]], Any]
+
+
+class UnsearchableError(Exception):
+    """Why the operations of a loss cannot be searched."""
+
+
+class Node(NamedTuple):
+    """An operation at one step: numbers of the values that it takes and makes."""
+
+    name: str
+    equation: Any
+    ins: tuple[int, ...]
+    outs: tuple[int, ...]
+    key: Any
+    step: int
+
+    @property
+    def out(self) -> int:
+        """The value that it makes."""
+        return self.outs[0]
+
+
+def traced(loss: Loss, values: list[np.ndarray]) -> Any:
+    """Return the jaxpr of a loss, its loops unrolled."""
+    with float64_on_cpu():
+        return jaxprs.unrolled(loss, values)
+
+
+class Tape:
+    """What a loss does at some values, of which it is differentiated in the first, by number.
+
+    ``values`` are all numbers on the way, ``arguments`` and ``result`` where those of the loss are
+    among them. ``steps`` is how often the loop comes round that has the most operations, ``live``
+    what depends on the arguments, and ``reach`` on which: a bit for each.
+    """
+
+    def __init__(self, jaxpr: Any, values: list[np.ndarray], number: int) -> None:
+        self.values: list[Any] = []
+        self.derivatives: dict[tuple[int, int], np.ndarray] = {}  # of operations without a rule
+        self.nodes: list[Node] = []
+        self.arguments = [self._new(value) for value in values]
+        with float64_on_cpu(), np.errstate(all="ignore"):
+            (self.result,) = self._follow(jaxpr, self.arguments)
+        self.steps = self._number_steps()
+        self.places: dict[Any, list[Node]] = defaultdict(list)
+        self.uses: dict[int, list[tuple[Node, int]]] = defaultdict(list)
+        self.made: dict[int, Node] = {}
+        self.at: dict[tuple[Any, int], Node] = {}
+        self.reach: dict[int, int] = {a: 1 << i for i, a in enumerate(self.arguments[:number])}
+        for node in self.nodes:
+            self.places[node.key].append(node)
+            self.at[node.key, node.step] = node
+            reached = 0
+            for k, i in enumerate(node.ins):
+                reached |= self.reach.get(i, 0)
+                self.uses[i].append((node, k))
+            for out in node.outs:
+                self.made[out] = node
+                if reached and np.issubdtype(self.values[out].dtype, np.floating):
+                    self.reach[out] = reached
+        self.carried, self.initial = self._find_carried()
+
+    def _new(self, value: Any) -> int:
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def _follow(self, jaxpr: Any, arguments: Sequence[int]) -> list[int]:
+        """Carry out a jaxpr on values that are there; return the numbers of its results."""
+
+        def rule(equation: Any, operands: list[Any]) -> list[int]:
+            ins = [v if isinstance(v, int) else self._new(np.asarray(v)) for v in operands]
+            return self._carry_out(equation, ins)
+
+        results = jaxprs.evaluate(jaxpr, arguments, rule)
+        return [v if isinstance(v, int) else self._new(np.asarray(v)) for v in results]
+
+    def _carry_out(self, equation: Any, ins: list[int]) -> list[int]:
+        match jaxprs.inside(equation):
+            case jaxprs.Call(body):
+                return self._follow(body, ins)
+            case jaxprs.Branches(bodies):
+                return self._follow(bodies[int(self.values[ins[0]])], ins[1:])
+            case jaxprs.While() as loop:
+                return self._while(loop, ins)
+            case None:
+                return self._operation(equation, ins)
+            case _:
+                raise UnsearchableError(f"a loop at {jaxprs.line(equation)} is not unrolled")
+
+    def _while(self, loop: Any, ins: list[int]) -> list[int]:
+        of_condition, rest = ins[: loop.of_condition], ins[loop.of_condition :]
+        of_body, carried = rest[: loop.of_body], rest[loop.of_body :]
+        while bool(self.values[self._follow(loop.condition, [*of_condition, *carried])[0]]):
+            carried = self._follow(loop.body, [*of_body, *carried])
+        return carried
+
+    def _operation(self, equation: Any, ins: list[int]) -> list[int]:
+        if len(self.nodes) >= MOST:
+            raise UnsearchableError(f"the loss has more than {MOST} operations, loops unrolled")
+        name = jaxprs.name(equation)
+        operands = [self.values[i] for i in ins]
+        if name in FORWARD:
+            results = [np.asarray(FORWARD[name](equation, *operands))]
+        else:
+            results = [_as_numpy(r) for r in jaxprs.computed(equation, operands)]
+        outs = tuple(map(self._new, results))
+        self.nodes.append(Node(name, equation, tuple(ins), outs, jaxprs.origin(equation), 0))
+        return list(outs)
+
+    def _number_steps(self) -> int:
+        """Number the steps of each operation; return how many the largest loop has.
+
+        What comes several times that many stands several times in the body: a function that is
+        called in an inner loop.
+        """
+        counts = Counter(node.key for node in self.nodes)
+        several = Counter(count for count in counts.values() if count > 1)
+        steps = max(several, key=lambda count: (several[count], count), default=1)
+        seen: Counter[Any] = Counter()
+        for i, node in enumerate(self.nodes):
+            number, total = seen[node.key], counts[node.key]
+            seen[node.key] += 1
+            each = total // steps if total % steps == 0 else 1
+            self.nodes[i] = node._replace(key=(node.key, number % each), step=number // each)
+        return steps
+
+    def _find_carried(self) -> tuple[dict[Any, list[tuple[Any, int]]], dict[Any, int]]:
+        """Find what a step hands to the next: the operands that take it, and what it begins with.
+
+        By the key of the operation that makes it.
+        """
+        carried: dict[Any, list[tuple[Any, int]]] = defaultdict(list)
+        initial = {}
+        for key, nodes in self.places.items():
+            for k, i in enumerate(nodes[1].ins if len(nodes) > 1 else ()):
+                made = self.made.get(i)
+                if made is not None and made.step == 0 and len(self.places[made.key]) > 1:
+                    carried[made.key].append((key, k))
+                    initial[made.key] = nodes[0].ins[k]
+        return carried, initial
+
+
+def _as_numpy(value: Any) -> Any:
+    """Return an array as NumPy's; keys of random numbers, of which NumPy knows nothing, as is."""
+    return value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)
