@@ -44,16 +44,18 @@ LAYERS = CORE | {
 }
 # What each shelf of reference may import of reference, from the ground up.
 _GROUND = {"devices", "jaxprs", "user_code"}
-_PROVED = {*_GROUND, "network", "rounding", "problems", "oracle"}
+_PROVED = {*_GROUND, "network", "rounding", "arrays", "problems", "oracle"}
 _JUDGED = {*_PROVED, "mistakes", "findings", "report", "judging"}
 REFERENCE = {
     **{name: set() for name in _GROUND},
     "network": _GROUND,
     "rounding": {*_GROUND, "network"},
-    "problems": {*_GROUND, "network", "rounding"},
+    "arrays": {"user_code", "network"},
+    "problems": {*_GROUND, "network", "rounding", "arrays"},
+    "drawing": {"network", "rounding", "problems"},
     "oracle": {*_GROUND, "network", "rounding", "problems"},
     "mistakes": {"network", "problems"},
-    "strategies": {"network", "rounding", "problems"},
+    "strategies": {"network", "rounding", "problems", "drawing"},
     "findings": {"mistakes", "problems"},
     "report": {"network", "problems", "findings"},
     "judging": {*_PROVED, "report"},
@@ -61,8 +63,8 @@ REFERENCE = {
     "vectors": _PROVED,
     "equations": {*_PROVED, "report"},
     "functions": {*_PROVED, "report", "explaining"},
-    "compare": {*_JUDGED, "explaining"},
-    "__init__": {*_JUDGED, "explaining", "equations", "functions", "compare"},
+    "compare": {*_JUDGED, "drawing", "explaining"},
+    "__init__": {*_JUDGED, "drawing", "explaining", "equations", "functions", "compare"},
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {
