@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from manual_bptt.forecasting.table import Array
+from manual_bptt.arrays import Array
 from manual_bptt.forecasting.tasks import TrainingResult
 from manual_bptt.forecasting.windows import HOUR
 from manual_bptt.training import Training

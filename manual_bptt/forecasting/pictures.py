@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manual_bptt.arrays import Array
 from manual_bptt.forecasting.evaluation import NETWORK
 from manual_bptt.forecasting.excerpt import WEEK, chosen_step, day, middle_week, shown_unit
-from manual_bptt.forecasting.table import Array
 from manual_bptt.forecasting.tasks import TrainingResult
 from manual_bptt.forecasting.windows import HOUR
 
