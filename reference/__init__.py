@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 from reference.compare import assert_gradients_match, compare, diagnose
+from reference.drawing import draw_problems
 from reference.equations import judge_equations
 from reference.findings import Diagnosis
 from reference.functions.leaf_report import LeafReport
@@ -19,7 +20,7 @@ from reference.judging.verdicts import judge, judge_each
 from reference.network.cell import Cell
 from reference.network.gradients import gradients
 from reference.network.sequence import forward
-from reference.problems import Problem, draw_problems, make_problem, random_problem
+from reference.problems import Problem, make_problem, random_problem
 from reference.report import Report
 
 __all__ = [

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from reference.drawing import checked_sizes, draw_problems
 from reference.explaining.explanation import with_reasons
 from reference.findings import Diagnosis
 from reference.judging.candidates import Caller, Candidate
@@ -32,7 +33,7 @@ from reference.network import named_cell
 from reference.network.cell import Cell
 from reference.network.losses import AnyLoss
 from reference.oracle.padding import each_shape_compiles
-from reference.problems import Problem, checked_sizes, draw_problems
+from reference.problems import Problem
 from reference.report import FAILURES, Report
 from reference.rounding.formats import default_dtype
 

@@ -258,13 +258,10 @@ def _followed(variable: Any, body: Any, names: set[str]) -> Any:
     """Return what a variable becomes by operations of these names, as long as it is used once."""
     while True:
         users = [e for e in body.eqns for v in e.invars if v is variable]
-        if len(users) != 1 or name(users[0]) not in names or variable in _results(body):
+        returned = any(v is variable for v in body.outvars)
+        if len(users) != 1 or name(users[0]) not in names or returned:
             return variable
         (variable,) = users[0].outvars
-
-
-def _results(body: Any) -> list[Any]:
-    return [v for v in body.outvars if not isinstance(v, Literal)]
 
 
 def evaluate(
@@ -287,9 +284,7 @@ def evaluate(
     body = _plain(jaxpr)
     values: dict[Any, Any] = dict(zip(body.constvars, getattr(jaxpr, "consts", ()), strict=True))
     values |= zip(body.invars, arguments, strict=True)
-    places: dict[Any, int] = {}
-    if taken_for is not None:
-        places = {v: i for i, v in enumerate(body.outvars) if not isinstance(v, Literal)}
+    places = {v: i for i, v in enumerate(body.outvars) if not isinstance(v, Literal)}
 
     def read(variable: Any) -> Any:
         if isinstance(variable, Literal):
@@ -451,13 +446,11 @@ def _padded(array: np.ndarray, value: Any, config: Any, shape: tuple[int, ...]) 
 
 def _moved_by_number(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
     entries: list[Any] = []
-    numbers = []
-    for operand in operands:
-        if operand.dtype != object:  # an index
-            numbers.append(operand)
-            continue
-        numbers.append(len(entries) + np.arange(operand.size).reshape(operand.shape))
-        entries += operand.ravel().tolist()
+    numbers = [*operands]
+    for i, operand in enumerate(operands):
+        if operand.dtype == object:  # and no index
+            numbers[i] = len(entries) + np.arange(operand.size).reshape(operand.shape)
+            entries += operand.ravel().tolist()
     every = np.array(entries, object)
     return [np.asarray(every[np.asarray(n)], object) for n in computed(equation, numbers)]
 

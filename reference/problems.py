@@ -5,12 +5,13 @@ saturated and from vanishing to exploding gradients. A problem is drawn from its
 a seed, so that one line reproduces it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from reference.arrays import OF_STATE, axes_of, given_trees, named_arrays, root, shape_for
 from reference.network import CELLS, in_code, named_cell
 from reference.network.cell import Axis, Cell
 from reference.network.losses import Loss, named_loss
@@ -21,9 +22,7 @@ from reference.rounding.formats import (
     formats_in_words,
     named_arithmetic,
 )
-from reference.user_code import arranged, parameters_type, places
-
-OF_STATE = ("h0", "h", "states")  # what is arranged like a state
+from reference.user_code import arranged, parameters_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,22 +139,6 @@ REGIMES = {
     "saturated": Regime((0.5, 2.0), 10.0),
     "linear": Regime((0.5, 1.0), 1e-3),
 }
-# How often each is drawn: little is proved where rounding errors grow without limit.
-FREQUENCIES = {
-    "contracting": 0.25,
-    "critical": 0.25,
-    "expanding": 0.2,
-    "chaotic": 0.05,
-    "saturated": 0.15,
-    "linear": 0.1,
-}
-STEPS = ((1, 1), (2, 2), (3, 3), (4, 8), (9, 32), (33, 40))
-LARGEST = 8  # of D, H and O in all but a few of the problems that draw_problems draws
-# After these problems, every 40th is long or wide, in turns: a short comparison need not wait for
-# the compilation of their shapes.
-SMALL_FIRST = 200
-LONG = (41, 256)  # steps
-WIDE = ((5, 8), (9, 16))  # sequences; inputs, units and outputs
 
 
 def random_problem(
@@ -304,49 +287,14 @@ def of_arrays(arrays: Mapping[str, Any], **options: Any) -> Problem:
     return make_problem(**rest, **given, **options)
 
 
-# Names, axes and shapes of the arrays ------------------------------------------------------------
+def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int) -> dict[str, Any]:
+    """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
+    rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
+    shapes = {k: shape_for(axes, shape) for k, axes in axes_of(cell, loss).items()}
+    return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
 
 
-def root(name: str) -> str:
-    """Return what an array belongs to: ``"h0"`` for ``"h0[1]"``."""
-    return name.partition("[")[0]
-
-
-def given_trees(cell: Cell, loss: Any) -> dict[str, Any]:
-    """Return how h0 and the target are arranged; in the place of an array is its name or axes."""
-    return {"h0": cell.state, "target": cell.state if named_loss(loss).of_states else "target"}
-
-
-def named_arrays(given: Mapping[str, Any], trees: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all arrays by name, a name and a place where there are several.
-
-    Raises
-    ------
-    ValueError
-        If something is not arranged as it should be.
-    """
-    found: dict[str, Any] = {}
-    for k, tree in trees.items():
-        try:
-            found |= {f"{k}{place}": array for place, array in places(given[k], tree)}
-        except ValueError as error:
-            raise ValueError(f"{k}: {error}") from None
-    return found
-
-
-def axes_of(cell: Cell, loss: Any) -> dict[str, tuple[Axis, ...]]:
-    """Return the axes of all arrays of a problem, those of time and of sequences among them."""
-    T, B, D = (Axis(1, letter) for letter in "TBD")
-    known, found = named_loss(loss), {**cell.axes, "x": (T, B, D)}
-    found |= {f"h0{place}": (B, *axes) for place, axes in cell.leaves.items()}
-    if known.of_states:
-        return found | {f"target{place}": (B, *axes) for place, axes in cell.leaves.items()}
-    return found | {"target": tuple(Axis(1, letter) for letter in known.axes)}
-
-
-def shape_for(axes: tuple[Axis, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shape of an array; there is no axis of sequences without B."""
-    return tuple(axis.size(sizes) for axis in axes if axis.letter != "B" or "B" in sizes)
+# The line that makes a problem again -------------------------------------------------------------
 
 
 def _written(tree: Any, texts: Mapping[str, str], name: str) -> str:
@@ -358,13 +306,6 @@ def _written(tree: Any, texts: Mapping[str, str], name: str) -> str:
         return f"{{{', '.join(parts)}}}"
     parts = (_written(part, texts, f"{name}[{i}]") for i, part in enumerate(tree))
     return f"({', '.join(parts)})" if len(tree) > 1 else f"({next(parts)},)"
-
-
-def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int) -> dict[str, Any]:
-    """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
-    rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
-    shapes = {k: shape_for(axes, shape) for k, axes in axes_of(cell, loss).items()}
-    return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
 
 
 def _cell_name(cell: Cell) -> str:
@@ -388,100 +329,3 @@ def _shortest(array: np.ndarray) -> str:
 def _loss_name(loss: Any) -> str:
     """Return how a loss is written in a line that makes a problem again."""
     return repr(loss) if isinstance(loss, str) else str(getattr(loss, "__name__", repr(loss)))
-
-
-def draw_problems(
-    cases: int,
-    seed: int,
-    *,
-    dtype: str,
-    batched: bool,
-    loss: Any = "squared_error",
-    sizes: Mapping[str, int] | None = None,
-    cell: str | Cell = "tanh",
-    arithmetic: str | None = None,
-    storage: str | None = None,
-    few_shapes: bool = False,
-    no_longer: bool = False,
-) -> Iterator[Problem]:
-    """Yield random problems; ``sizes`` fixes any of T, B, D, H and O.
-
-    The problems of one seed are the first of those of any larger number of cases. They have up to
-    40 steps, 4 sequences and 8 inputs, units and outputs; but beyond the first 200, every 40th is
-    long, up to 256 steps, or wide, up to 8 sequences and 16 inputs, units and outputs, in turns.
-    With ``few_shapes``, as for a loss that is a callable, they have four shapes: what is compiled
-    for each shape is compiled four times. With ``no_longer`` none is long or wide.
-
-    Raises
-    ------
-    ValueError
-        If the cell or a format is unknown, there is a format and the dtype is not float32,
-        ``sizes`` names anything else, or B for single sequences, or a size is not an integer of at
-        least 1.
-    """
-    few_shapes = few_shapes or callable(loss)
-    checked_arithmetic(arithmetic, storage, dtype)
-    options: dict[str, Any] = {
-        "dtype": dtype, "loss": loss, "cell": named_cell(cell), "arithmetic": arithmetic,
-        "storage": storage,
-    }  # fmt: skip
-    small = cases if few_shapes or no_longer else SMALL_FIRST
-    fixed = checked_sizes(sizes, batched)
-    return _draw(cases, seed, batched, few_shapes, small, fixed, options)
-
-
-def checked_sizes(sizes: Mapping[str, int] | None, batched: bool) -> dict[str, int]:
-    """Return the fixed sizes as a dict, if they are what ``draw_problems`` takes."""
-    checked = dict(sizes or {})
-    known = "TBDHO" if batched else "TDHO"
-    for name, n in checked.items():
-        if name not in [*known]:
-            raise ValueError(f"sizes names {name!r}; expected any of {' '.join(known)}")
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"sizes has {name}={n!r}; expected an integer of at least 1")
-    return checked
-
-
-def _draw(
-    cases: int,
-    seed: int,
-    batched: bool,
-    few_shapes: bool,
-    small: int,
-    sizes: Mapping[str, int],
-    options: Mapping[str, Any],
-) -> Iterator[Problem]:
-    rng = np.random.default_rng([seed, batched])
-    # Of the few shapes, three of the four have at least two of everything.
-    few = [_draw_shape(rng, batched, STEPS[i], 1 if i == 0 else 2) for i in (0, 2, 3, 5)]
-    for case in range(cases):
-        any_steps = STEPS[rng.integers(len(STEPS))]
-        shape = dict(few[case % 4]) if few_shapes else _draw_shape(rng, batched, any_steps)
-        if case >= small and case % 40 == 0:
-            shape |= _draw_large(rng, batched, long=case % 80 == 40)
-        regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
-        if case == 0:
-            regime = "contracting"  # where every gradient is well-conditioned
-        shape |= sizes
-        number = int(rng.integers(2**32))
-        yield random_problem(**shape, regime=regime, seed=number, **options)
-
-
-def _draw_shape(
-    rng: np.random.Generator, batched: bool, steps: tuple[int, int], least: int = 1
-) -> dict[str, Any]:
-    low, high = steps
-    D, H, O = (int(n) for n in rng.integers(least, LARGEST + 1, 3))
-    B = int(rng.integers(least, 5)) if batched else None
-    return {"T": int(rng.integers(low, high + 1)), "B": B, "D": D, "H": H, "O": O}
-
-
-def _draw_large(rng: np.random.Generator, batched: bool, *, long: bool) -> dict[str, Any]:
-    """Return the sizes in which a long or a wide problem differs from the rest."""
-    if long:
-        return {"T": int(rng.integers(*LONG, endpoint=True))}
-    sequences, widths = WIDE
-    shape: dict[str, Any] = {k: int(rng.integers(*widths, endpoint=True)) for k in "DHO"}
-    if batched:
-        shape["B"] = int(rng.integers(*sequences, endpoint=True))
-    return shape | {"T": int(rng.integers(*STEPS[3], endpoint=True))}

@@ -17,17 +17,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from reference.drawing import LARGEST, STEPS, checked_sizes
 from reference.network import named_cell
 from reference.network.cell import Cell
-from reference.problems import (
-    LARGEST,
-    REGIMES,
-    STEPS,
-    Problem,
-    checked_sizes,
-    make_problem,
-    random_problem,
-)
+from reference.problems import REGIMES, Problem, make_problem, random_problem
 from reference.rounding.formats import checked_arithmetic
 
 LARGEST_BATCH = 4

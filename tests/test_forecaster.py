@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from manual_bptt.forecasting import tasks, weather
 from manual_bptt.forecasting.baselines import PENALTIES, ridge, same_hour_yesterday
 from manual_bptt.forecasting.baselines import errors as errors_of
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.features import compute_features, learn_inputs
 from manual_bptt.forecasting.model import load_model, predict, save_model, windows_of
 from manual_bptt.forecasting.recipes import CHANGE, RECIPES, orthogonal
@@ -21,7 +22,7 @@ from manual_bptt.forecasting.sources import (
     recognise,
     with_clock,
 )
-from manual_bptt.forecasting.table import DataError, Table
+from manual_bptt.forecasting.table import Table
 from manual_bptt.forecasting.tasks import prepare, train_recipe
 from manual_bptt.forecasting.windows import HOUR, changes_ahead, cut_windows
 from manual_bptt.training import mean_squared_error

@@ -44,17 +44,19 @@ LAYERS = CORE | {
 }
 # What each shelf of reference may import of reference, from the ground up.
 _GROUND = {"devices", "jaxprs", "user_code"}
-_PROVED = {*_GROUND, "network", "rounding", "problems", "oracle"}
+_PROVED = {*_GROUND, "network", "rounding", "arrays", "problems", "oracle"}
 _JUDGED = {*_PROVED, "mistakes", "findings", "report", "judging"}
 REFERENCE = {
     **{name: set() for name in _GROUND},
     "network": _GROUND,
     "breaks": _GROUND,
     "rounding": {*_GROUND, "network"},
-    "problems": {*_GROUND, "network", "rounding"},
+    "arrays": {"user_code", "network"},
+    "problems": {*_GROUND, "network", "rounding", "arrays"},
+    "drawing": {"network", "rounding", "problems"},
     "oracle": {*_GROUND, "network", "rounding", "problems"},
     "mistakes": {"network", "problems"},
-    "strategies": {"network", "rounding", "problems"},
+    "strategies": {"network", "rounding", "problems", "drawing"},
     "findings": {"mistakes", "problems"},
     "report": {"network", "problems", "findings"},
     "judging": {*_PROVED, "report"},
@@ -62,8 +64,8 @@ REFERENCE = {
     "vectors": _PROVED,
     "equations": {*_PROVED, "report"},
     "functions": {*_PROVED, "report", "explaining", "breaks"},
-    "compare": {*_JUDGED, "explaining"},
-    "__init__": {*_JUDGED, "explaining", "equations", "functions", "compare", "breaks"},
+    "compare": {*_JUDGED, "drawing", "explaining"},
+    "__init__": {*_JUDGED, "drawing", "explaining", "equations", "functions", "compare", "breaks"},
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {

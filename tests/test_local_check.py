@@ -7,7 +7,7 @@ import pytest
 import manual_bptt as mb
 import reference
 from manual_bptt.candidate import candidate
-from reference.problems import LONG, WIDE
+from reference.drawing import LONG, WIDE
 from reference.rounding.tolerance import V64
 
 DTYPES = ("float64", "float32")

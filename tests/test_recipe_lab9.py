@@ -8,11 +8,11 @@ import pytest
 
 from manual_bptt.archive import read_arrays
 from manual_bptt.forecasting import weather
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.features import Inputs
 from manual_bptt.forecasting.model import Model, load_model, predict, save_model
 from manual_bptt.forecasting.recipes import RECIPES, small_normal
 from manual_bptt.forecasting.sources import Layout
-from manual_bptt.forecasting.table import DataError
 from manual_bptt.forecasting.tasks import train_recipe
 from manual_bptt.forecasting.windows import Standardizer, Windows, make_windows, split_by_time
 from manual_bptt.forward import forward

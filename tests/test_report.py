@@ -17,9 +17,10 @@ import pytest
 from manual_bptt.forecasting import pictures
 from manual_bptt.forecasting.baselines import errors
 from manual_bptt.forecasting.evaluation import _by_hour, _rmse, _scores
+from manual_bptt.forecasting.excerpt import chosen_step, middle_week
 from manual_bptt.forecasting.features import Inputs
 from manual_bptt.forecasting.model import Model
-from manual_bptt.forecasting.pictures import chosen_step, draw_forecast, middle_week
+from manual_bptt.forecasting.pictures import draw_forecast
 from manual_bptt.forecasting.report import MOST_GROUPS, report_page, verdict
 from manual_bptt.forecasting.sources import Layout
 from manual_bptt.forecasting.tasks import TrainingResult

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manual_bptt.forecasting.table import DataError, read_header, read_table
+from manual_bptt.forecasting.columns import DataError
+from manual_bptt.forecasting.table import read_header, read_table
 
 ARGUMENTS = {"time": "hour", "group": "place", "columns": ["temp"]}
 CLOCK = {"time": ["year", "month", "day", "hour"], "group": None}

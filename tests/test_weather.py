@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from manual_bptt.forecasting import weather
 from manual_bptt.forecasting.baselines import errors, persistence
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.quality import Rule, mask_impossible
-from manual_bptt.forecasting.table import DataError, Table, read_table
+from manual_bptt.forecasting.table import Table, read_table
 from manual_bptt.forecasting.windows import (
     HOUR,
     fill_forward,

@@ -1,6 +1,7 @@
 """Forecasting: hourly tables, windows over them, baselines, and recipes that train on them."""
 
 from manual_bptt.forecasting.baselines import errors, persistence, ridge, same_hour_yesterday
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.features import Inputs, compute_features, learn_inputs
 from manual_bptt.forecasting.model import Model, load_model, predict, save_model, windows_of
 from manual_bptt.forecasting.quality import Rule, mask_impossible
@@ -14,7 +15,7 @@ from manual_bptt.forecasting.sources import (
     read_source,
     recognise,
 )
-from manual_bptt.forecasting.table import DataError, Table, read_header, read_table
+from manual_bptt.forecasting.table import Table, read_header, read_table
 from manual_bptt.forecasting.tasks import (
     Task,
     TrainingResult,

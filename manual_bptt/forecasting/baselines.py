@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from manual_bptt.arithmetic import reports_overflow
-from manual_bptt.forecasting.table import Array
+from manual_bptt.arrays import Array
 from manual_bptt.forecasting.windows import Windows
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from manual_bptt.arrays import Array
 from manual_bptt.forecasting.baselines import errors, persistence, ridge, same_hour_yesterday
 from manual_bptt.forecasting.model import Model, predict
-from manual_bptt.forecasting.table import Array
 from manual_bptt.forecasting.windows import Windows, standardize_hours
 
 NETWORK = "rnn"

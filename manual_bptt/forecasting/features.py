@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manual_bptt.forecasting.table import Array, DataError, Table
+from manual_bptt.arrays import Array
+from manual_bptt.forecasting.columns import DataError
+from manual_bptt.forecasting.table import Table
 from manual_bptt.forecasting.windows import HOUR, MAX_FILL, fill_forward
 
 MAX_GROUPS = 10  # with more, neither place nor neighbours

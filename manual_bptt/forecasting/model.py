@@ -13,11 +13,13 @@ import numpy as np
 
 from manual_bptt.archive import read_arrays, write_arrays
 from manual_bptt.arithmetic import reports_overflow
+from manual_bptt.arrays import Array
 from manual_bptt.forecasting.baselines import in_chunks
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.description import anything, fields, flag, integer, levels, text, texts
 from manual_bptt.forecasting.features import Inputs, compute_features
 from manual_bptt.forecasting.sources import Layout, as_layout
-from manual_bptt.forecasting.table import Array, DataError, Table
+from manual_bptt.forecasting.table import Table
 from manual_bptt.forecasting.windows import (
     MAX_FILL,
     Standardizer,

@@ -1,31 +1,26 @@
 """A forecaster on the test part in one picture: a week, the hours of the day, all of it, training.
 
-The week is chosen by the calendar alone: that in the middle of the test part, of the group with the
-most windows (the first by name of several). How well the forecast does plays no part in it.
+The same result makes the same picture, to the last byte, whatever names of columns and groups hold.
 """
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manual_bptt.arrays import Array
 from manual_bptt.forecasting.evaluation import NETWORK
-from manual_bptt.forecasting.table import Array
+from manual_bptt.forecasting.excerpt import WEEK, chosen_step, day, middle_week, shown_unit
 from manual_bptt.forecasting.tasks import TrainingResult
 from manual_bptt.forecasting.windows import HOUR
-from manual_bptt.training import Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-WEEK = 7 * 24
 MOST_POINTS = 50_000  # of a scatter; of more, every so manieth is drawn
-UNITS = {"degF": "°F", "degC": "°C"}
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 # Colours of Okabe and Ito, which people of any colour vision tell apart; so do style and marker.
 INK, SOFT, FAINT, SHADE = "#1c2430", "#5b6675", "#b4bcc8", "#eceff3"
@@ -121,36 +116,6 @@ def _lay_out(figure: "Figure") -> None:
             axes.set_position(np.round(axes.get_position().bounds, 6))
 
 
-def shown_unit(unit: str) -> str:
-    """Return a unit as people write it.
-
-    Examples
-    --------
-    >>> shown_unit("degC"), shown_unit("hPa"), shown_unit("")
-    ('°C', 'hPa', '')
-    """
-    return UNITS.get(unit, unit)
-
-
-def day(instant: Any) -> str:
-    """Return the date of an hour, in English and in no locale.
-
-    Examples
-    --------
-    >>> day(np.datetime64("2013-11-03T05"))
-    '3 Nov 2013'
-    """
-    year, month, number = str(instant.astype("datetime64[D]")).split("-")
-    return f"{int(number)} {MONTHS[int(month) - 1]} {int(year)}"
-
-
-def chosen_step(training: Training) -> int | None:
-    """Return the step after which validation found the best parameters; None if none was taken."""
-    if not isfinite(training.best_error):
-        return None
-    return next((s.number for s in training.steps if s.validation == training.best_error), None)
-
-
 def shown(text: str, most: int = 24) -> str:
     """Return text in one line, as wide as ``most`` digits at most; the font has all of its letters.
 
@@ -175,53 +140,6 @@ def shown(text: str, most: int = 24) -> str:
 
 
 # A week ------------------------------------------------------------------------------------------
-
-
-class Week(NamedTuple):
-    """Hours of one group in a row, from ``start`` on its clock: truth, and forecasts by name.
-
-    Each array has a value for every hour, NaN where the test part has none.
-    """
-
-    group: str
-    start: Any
-    truth: Array
-    forecasts: dict[str, Array]
-
-    @property
-    def dates(self) -> str:
-        """The first day and the last."""
-        first, last = day(self.start), day(self.start + (len(self.truth) - 1) * HOUR)
-        return first if first == last else f"{first} to {last}"
-
-
-def middle_week(result: TrainingResult) -> Week:
-    """Return the week in the middle of the test part; all of a test part that is shorter.
-
-    It is that of the group with the most windows, begins at midnight three days before the day of
-    the group's middle window, and lies inside the group's test part.
-    """
-    names, counts = np.unique(result.test.group, return_counts=True)
-    group = names[np.argmax(counts)]
-    own = result.test.group == group
-    offset, _ = result.model.layout.clock
-    time = result.test.time[own].astype("datetime64[h]") + offset * HOUR
-    first, last = time.min(), time.max()
-    start, hours = first, int((last - first) / HOUR) + 1
-    if hours > WEEK:
-        midnight = time[len(time) // 2].astype("datetime64[D]").astype("datetime64[h]")
-        start = min(max(midnight - 72 * HOUR, first), last - (WEEK - 1) * HOUR)
-        hours = WEEK
-    at = ((time - start) / HOUR).astype(int)
-    inside = (at >= 0) & (at < hours)
-
-    def spread(values: Array) -> Array:
-        full = np.full(hours, np.nan)
-        full[at[inside]] = values[own, 0][inside]
-        return full
-
-    forecasts = {name: spread(values) for name, values in result.forecasts.items()}
-    return Week(str(group), start, spread(result.test.target), forecasts)
 
 
 def _draw_week(figure: "SubFigure", result: TrainingResult) -> None:

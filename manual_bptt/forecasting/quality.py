@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manual_bptt.forecasting.table import Array, Table
+from manual_bptt.arrays import Array
+from manual_bptt.forecasting.table import Table
 
 
 class Rule(NamedTuple):

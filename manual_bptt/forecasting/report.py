@@ -10,7 +10,7 @@ from math import floor, log10
 from typing import Any
 
 from manual_bptt.forecasting.evaluation import NAMES, NETWORK
-from manual_bptt.forecasting.pictures import chosen_step, day, middle_week, shown_unit
+from manual_bptt.forecasting.excerpt import chosen_step, day, middle_week, shown_unit
 from manual_bptt.forecasting.tasks import TrainingResult
 from manual_bptt.forecasting.windows import HOUR
 from manual_bptt.web import document, table

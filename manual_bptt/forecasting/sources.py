@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from manual_bptt.forecasting import weather
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.description import fields, integer, optional_text, text, texts
-from manual_bptt.forecasting.table import DataError, Table, read_header, read_table
+from manual_bptt.forecasting.table import Table, read_header, read_table
 
 
 class Layout(NamedTuple):

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from manual_bptt.arrays import Array
 from manual_bptt.forecasting import weather
 from manual_bptt.forecasting.baselines import errors
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.evaluation import measure
 from manual_bptt.forecasting.features import Inputs, learn_inputs
 from manual_bptt.forecasting.model import Model, predict, windows_of
 from manual_bptt.forecasting.recipes import RECIPES, Recipe
 from manual_bptt.forecasting.sources import NEW_YORK, Layout, read_source, with_clock
-from manual_bptt.forecasting.table import Array, DataError, Table
+from manual_bptt.forecasting.table import Table
 from manual_bptt.forecasting.windows import (
     MAX_FILL,
     Standardizer,

@@ -23,8 +23,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from manual_bptt.arrays import Array
+from manual_bptt.forecasting.columns import DataError
 from manual_bptt.forecasting.quality import Rule, mask_impossible
-from manual_bptt.forecasting.table import Array, DataError, Table, read_table
+from manual_bptt.forecasting.table import Table, read_table
 
 UNITS = MappingProxyType(
     {

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from manual_bptt.forecasting.table import Array, DataError, Table
+from manual_bptt.arrays import Array
+from manual_bptt.forecasting.columns import DataError
+from manual_bptt.forecasting.table import Table
 from manual_bptt.training.scaling import moments
 
 HOUR = np.timedelta64(1, "h")

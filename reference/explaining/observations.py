@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+from reference.arrays import root
 from reference.explaining.diagnosis import Evidence
 from reference.explaining.resemblance import (
     coarse,
@@ -21,7 +22,6 @@ from reference.explaining.resemblance import (
     half_the_digits,
     in_coarse_products,
 )
-from reference.problems import root
 from reference.rounding.tolerance import over_tolerance
 
 NEARLY = 1e-3  # a factor so near 1 is no factor but an error of a certain size

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from reference.arrays import axes_of
 from reference.judging.candidates import Caller
 from reference.judging.verdicts import judge
 from reference.network.cell import Cell
 from reference.oracle.padding import each_shape_compiles
-from reference.problems import Problem, axes_of, of_arrays, round_numbers
+from reference.problems import Problem, of_arrays, round_numbers
 
 MOST_STEPS = 12_000  # of all attempts together, so that long sequences are not shrunk for long
 TOGETHER = 32  # attempts that are judged in one go

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reference.arrays import OF_STATE, given_trees, root
 from reference.judging.processes import CandidateProcess, NoVerdictError
 from reference.network.cell import Cell
-from reference.problems import OF_STATE, Problem, given_trees, root
+from reference.problems import Problem
 from reference.user_code import Outcome, OutOfTimeError, Runner, arranged
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
