@@ -13,6 +13,7 @@ from reference.compare import assert_gradients_match, compare, diagnose
 from reference.drawing import draw_problems
 from reference.equations import judge_equations
 from reference.findings import Diagnosis
+from reference.functions.custom import check_custom_vjp
 from reference.functions.leaf_report import LeafReport
 from reference.functions.leaves import check_gradient
 from reference.judging.processes import NoVerdictError
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "Report",
     "assert_gradients_match",
+    "check_custom_vjp",
     "check_gradient",
     "compare",
     "diagnose",

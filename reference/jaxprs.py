@@ -354,6 +354,14 @@ def slices(equation: Any) -> tuple[slice, ...]:
     return tuple(map(slice, start, limit, steps))
 
 
+def helps_only(equation: Any, k: int) -> bool:
+    """Return whether operand k of an equation has no derivative: it helps to solve a system."""
+    lengths = equation.params.get("const_lengths")
+    if name(equation) != "custom_linear_solve" or lengths is None:
+        return False
+    return bool(lengths.matvec <= k < sum(lengths))
+
+
 def with_itself(equation: Any) -> bool:
     """Return whether both operands of an equation are one variable."""
     first, second = equation.invars

@@ -7,6 +7,7 @@ to one operand. Where no version differs yet, the first axis has the size 1.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -115,6 +116,7 @@ def _arrived(tape: Tape, node: Node, arriving: dict[int, np.ndarray]) -> Any:
     return [
         np.zeros((1, *np.shape(tape.values[out]))) if g is None else g
         for g, out in zip(found, node.outs, strict=True)
+        if np.issubdtype(tape.values[out].dtype, np.floating)
     ]
 
 
@@ -298,24 +300,32 @@ def scattered(g: np.ndarray, source: np.ndarray, shape: tuple[int, ...]) -> np.n
 def jacobian_of(tape: Tape, node: Node, k: int) -> np.ndarray:
     """Return the Jacobian of an operation that has no rule here: JAX has its derivative."""
     found = tape.derivatives.get((node.out, k))
+    operands = [tape.values[i] for i in node.ins]
+    if found is None and jaxprs.helps_only(node.equation, k):
+        size = sum(np.size(tape.values[out]) for out in node.outs)
+        found = tape.derivatives[node.out, k] = np.zeros((size, operands[k].size))
     if found is None:
-        operands = [tape.values[i] for i in node.ins]
-        size = sum(tape.values[out].size for out in node.outs)
+        size = sum(np.size(tape.values[out]) for out in node.outs)
         if size * operands[k].size > LARGEST_JACOBIAN:
             where = f"{node.name} ({jaxprs.line(node.equation)})"
             raise UnsearchableError(f"there is no rule for the derivative of {where}")
 
-        def of_operand(x: Any) -> Any:
-            given = [x if j == k else o for j, o in enumerate(operands)]
-            results = jaxprs.computed(node.equation, given)
-            floating = (r for r in results if jnp.issubdtype(r.dtype, jnp.floating))
-            return jnp.concatenate([jnp.ravel(r) for r in floating])
-
+        compiled = tape.program.compiled.get((node.key, k))
+        if compiled is None:
+            compiled = jax.jit(jax.jacrev(partial(_floating_results, node.equation, k)))
+            tape.program.compiled[node.key, k] = compiled
         with float64_on_cpu():
-            slopes = jax.jacrev(of_operand)(jnp.asarray(operands[k]))
+            slopes = compiled(jnp.asarray(operands[k]), operands)
         found = np.asarray(slopes).reshape(-1, operands[k].size)
         tape.derivatives[node.out, k] = found
     return found
+
+
+def _floating_results(equation: Any, k: int, x: Any, operands: list[Any]) -> Any:
+    """Return the results of an operation with x for operand k, in one vector."""
+    results = jaxprs.computed(equation, [x if j == k else o for j, o in enumerate(operands)])
+    floating = (r for r in results if jnp.issubdtype(r.dtype, jnp.floating))
+    return jnp.concatenate([jnp.ravel(r) for r in floating])
 
 
 def _by_jacobian(g: Any, jacobian: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

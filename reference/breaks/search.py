@@ -15,7 +15,7 @@ from reference.breaks.kinds.loops import windows
 from reference.breaks.kinds.paths import scaled_paths
 from reference.breaks.kinds.site import Break
 from reference.breaks.reverse import reverse
-from reference.breaks.tape import Loss, Tape, traced
+from reference.breaks.tape import Loss, Program, Tape
 
 ROUNDING = 256.0  # units of roundoff of the largest entry, allowed beside the tolerance
 ENTRIES = 2_000_000  # of all gradients of the breaks that are tried at once
@@ -78,7 +78,7 @@ class _Case(NamedTuple):
         return max(1, min(AT_ONCE, ENTRIES // max(sum(r.size for r in self.right), 1)))
 
     def rows(self, some: Sequence[Explanation]) -> list[np.ndarray]:
-        """Return the gradients that explanations make, leaf by leaf; the first axis is over them."""
+        """Return the gradients that explanations make, leaf by leaf."""
         return reverse(self.tape, [e.edits for e in some])[: len(self.returned)]
 
     def _truncated(self, one: Explanation) -> list[np.ndarray]:
@@ -154,25 +154,29 @@ def search(
         If the operations of the loss cannot be followed.
     """
     with np.errstate(all="ignore"):  # a broken rule may divide by zero
-        jaxpr = traced(loss, values)
-        case = _case(jaxpr, values, gradient, measure, u)
+        returned = gradient(values)
+        if returned is None:
+            return None
+        program = Program.of(loss, values, len(returned))
+        case = _case(program, values, returned, measure, u)
         if case is None or not case.wrong.any():
             return None
         found, tried = _singly(case)
         if not found:
             found, more = _together(case)
             tried += more
-        for other in _others(jaxpr, values, gradient, measure, u, dtype, rng):
+        for other in _others(program, values, gradient, measure, u, dtype, rng):
             found = other.those_that_explain(found)
     return Found(found, case.tape, tried)
 
 
-def _case(jaxpr: Any, values: Any, gradient: Gradient, measure: Measure, u: float) -> _Case | None:
-    """Return what there is to explain; None if there is nothing, or autodiff is not as the tape."""
-    returned = gradient(values)
-    if returned is None:
+def _case(
+    program: Program, values: list[np.ndarray], returned: Any, measure: Measure, u: float
+) -> _Case | None:
+    """Return what there is to explain; None if that cannot be said."""
+    if returned is None or not all(np.isfinite(a).all() for a in returned):
         return None
-    tape = Tape(jaxpr, values, len(returned))
+    tape = Tape(program, values)
     measured = measure(values)
     right = [rows[0] for rows in reverse(tape)[: len(returned)]]
     tolerance = [
@@ -181,7 +185,7 @@ def _case(jaxpr: Any, values: Any, gradient: Gradient, measure: Measure, u: floa
     ]
     truth = [a for a, _ in measured]
     same = [_within(1, r[None], *z)[0] for r, *z in zip(right, truth, tolerance, strict=True)]
-    if not all(same) or not all(np.isfinite(a).all() for a in returned):
+    if not all(same):  # autodiff follows a rule of the user's own, or is too far from exact
         return None
     wrong = np.array(
         [not _within(1, r[None], *z)[0] for r, *z in zip(returned, truth, tolerance, strict=True)]
@@ -190,13 +194,13 @@ def _case(jaxpr: Any, values: Any, gradient: Gradient, measure: Measure, u: floa
 
 
 def _others(
-    jaxpr: Any, values: Any, gradient: Gradient, measure: Measure, u: float, dtype: Any, rng: Any
+    program: Program, values: Any, gradient: Gradient, measure: Measure, u: float, dtype: Any, rng: Any
 ) -> Iterator[_Case]:
     """Yield the case at other arguments: each number of them a little larger or smaller."""
     for _ in range(INPUTS - 1):
         other = [v * (1 + 0.1 * rng.uniform(-1, 1, v.shape)) for v in values]
         other = [np.asarray(v.astype(dtype), np.float64) for v in other]
-        case = _case(jaxpr, other, gradient, measure, u)
+        case = _case(program, other, gradient(other), measure, u)
         if case is not None:
             yield case
 

@@ -27,7 +27,10 @@ class UnsearchableError(Exception):
 
 
 class Node(NamedTuple):
-    """An operation at one step: numbers of the values that it takes and makes."""
+    """An operation at one step: numbers of the values that it takes and makes.
+
+    ``calls`` are the calls that it is in and that JAX keeps as such, the outermost first.
+    """
 
     name: str
     equation: Any
@@ -35,6 +38,13 @@ class Node(NamedTuple):
     outs: tuple[int, ...]
     key: Any
     step: int
+    calls: tuple[Any, ...]
+
+    @property
+    def source(self) -> jaxprs.Source | None:
+        """Where it is in the user's code, or where the innermost call is that is there."""
+        places = map(jaxprs.source, (self.equation, *reversed(self.calls)))
+        return next((place for place in places if place is not None), None)
 
     @property
     def out(self) -> int:
@@ -42,33 +52,47 @@ class Node(NamedTuple):
         return self.outs[0]
 
 
-def traced(loss: Loss, values: list[np.ndarray]) -> Any:
-    """Return the jaxpr of a loss, its loops unrolled."""
-    with float64_on_cpu():
-        return jaxprs.unrolled(loss, values)
+class Program(NamedTuple):
+    """The operations of a loss, its loops unrolled, without values.
+
+    ``number`` is in how many of its arguments it is differentiated: the first ones. ``compiled``
+    has the Jacobians of operations that only JAX can differentiate.
+    """
+
+    jaxpr: Any
+    number: int
+    compiled: dict[Any, Any]
+
+    @classmethod
+    def of(cls, loss: Loss, values: list[np.ndarray], number: int) -> "Program":
+        """Trace a loss, a function of a list of arrays like these."""
+        with float64_on_cpu():
+            return cls(jaxprs.unrolled(loss, values), number, {})
 
 
 class Tape:
-    """What a loss does at some values, of which it is differentiated in the first, by number.
+    """What a loss does at some values.
 
     ``values`` are all numbers on the way, ``arguments`` and ``result`` where those of the loss are
     among them. ``steps`` is how often the loop comes round that has the most operations, ``live``
     what depends on the arguments, and ``reach`` on which: a bit for each.
     """
 
-    def __init__(self, jaxpr: Any, values: list[np.ndarray], number: int) -> None:
+    def __init__(self, program: Program, values: list[np.ndarray]) -> None:
+        self.program = program
+        self._calls: tuple[Any, ...] = ()
         self.values: list[Any] = []
         self.derivatives: dict[tuple[int, int], np.ndarray] = {}  # of operations without a rule
         self.nodes: list[Node] = []
         self.arguments = [self._new(value) for value in values]
         with float64_on_cpu(), np.errstate(all="ignore"):
-            (self.result,) = self._follow(jaxpr, self.arguments)
+            (self.result,) = self._follow(program.jaxpr, self.arguments)
         self.steps = self._number_steps()
         self.places: dict[Any, list[Node]] = defaultdict(list)
         self.uses: dict[int, list[tuple[Node, int]]] = defaultdict(list)
         self.made: dict[int, Node] = {}
         self.at: dict[tuple[Any, int], Node] = {}
-        self.reach: dict[int, int] = {a: 1 << i for i, a in enumerate(self.arguments[:number])}
+        self.reach: dict[int, int] = {a: 1 << i for i, a in enumerate(self.arguments[: program.number])}
         for node in self.nodes:
             self.places[node.key].append(node)
             self.at[node.key, node.step] = node
@@ -99,7 +123,10 @@ class Tape:
     def _carry_out(self, equation: Any, ins: list[int]) -> list[int]:
         match jaxprs.inside(equation):
             case jaxprs.Call(body):
-                return self._follow(body, ins)
+                self._calls = (*self._calls, equation)
+                results = self._follow(body, ins)
+                self._calls = self._calls[:-1]
+                return results
             case jaxprs.Branches(bodies):
                 return self._follow(bodies[int(self.values[ins[0]])], ins[1:])
             case jaxprs.While() as loop:
@@ -126,7 +153,8 @@ class Tape:
         else:
             results = [_as_numpy(r) for r in jaxprs.computed(equation, operands)]
         outs = tuple(map(self._new, results))
-        self.nodes.append(Node(name, equation, tuple(ins), outs, jaxprs.origin(equation), 0))
+        key = tuple(map(jaxprs.origin, (*self._calls, equation)))
+        self.nodes.append(Node(name, equation, tuple(ins), outs, key, 0, self._calls))
         return list(outs)
 
     def _number_steps(self) -> int:

@@ -71,11 +71,11 @@ def mistake(tape: Tape, broken: Break, labels: Sequence[str]) -> Mistake:
     """Return a break in words; the arguments have labels."""
     edit = broken.edits[0]
     if isinstance(edit.key, Leaf):
-        return Mistake(
-            broken.says.replace("{value}", labels[edit.key.number]), "the whole gradient"
-        )
+        whole = labels[edit.key.number]
+        says = broken.says.replace("{value}", whole).replace("{operand}", whole)
+        return Mistake(says, "the whole gradient")
     node = tape.places[edit.key][0]
-    where = jaxprs.source(node.equation)
+    where = node.source
     expression = _expression(node, where)
     part, other = (_operand(node, where, k) for k in (edit.operand, 1 - edit.operand))
     words = {
@@ -100,7 +100,7 @@ def _value(tape: Tape, of: Any, labels: Sequence[str]) -> str:
     if isinstance(of, int):
         return f"`{labels[of]}`"
     node = tape.places[of][0]
-    where = jaxprs.source(node.equation)
+    where = node.source
     text = _text(where)
     if where is not None and (name := _assigned(where)):
         text = name
@@ -132,10 +132,10 @@ def _part(tree: ast.expr, name: str, k: int) -> ast.expr | None:
             return operand
         case ast.Call(args=args) if name == "select_n" and len(args) == 3:
             return args[CHOICES[k]] if k in CHOICES else None
-        case ast.Call(args=args) if len(args) > k and not any(
+        case ast.Call(args=args) if 0 <= k < len(args) <= 2 and not any(
             isinstance(a, ast.Starred) for a in args
         ):
-            return args[k] if len(args) <= 2 else None
+            return args[k]
     return None
 
 

@@ -139,12 +139,27 @@ def check_gradient(
         known = " or ".join(map(repr, THIRD_VOICES))
         raise ValueError(f"third_voice is {third_voice!r}; expected {known}")
     given = read(args)
+    if not given.of_first():
+        raise ValueError("args[0] holds no floating numbers; expected some to differentiate in")
+    return checked(loss_fn, grad_fn, given, third_voice, arithmetic, storage)
+
+
+def checked(
+    loss_fn: Callable[..., Any],
+    grad_fn: Callable[..., Any],
+    given: Given,
+    third_voice: str | None = None,
+    arithmetic: str | None = None,
+    storage: str | None = None,
+) -> LeafReport:
+    """Do what ``check_gradient`` does, with arguments that have been taken apart."""
     rounding = checked_arithmetic(arithmetic, storage, str(given.dtype))
     loss = loss_of_variables(loss_fn, given)
     call = Caller(grad_fn, given)
     returned, notes = call()
     if isinstance(returned, Raised):
-        rows = [Leaf(v.label, "raised", detail=returned.reason) for v in given.of_first()]
+        of = given.of_first() or given.variables
+        rows = [Leaf(v.label, "raised", detail=returned.reason) for v in of]
         return LeafReport(rows, notes, third_voice)
     matched = match(returned, given)
     notes += matched.notes

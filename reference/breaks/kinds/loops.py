@@ -17,7 +17,7 @@ BOUNDS = (0.1, 0.25, 0.5, 1.0, 5.0, 10.0)  # to which gradients are clipped
 def of_values(tape: Tape, wanted: int) -> Iterator[Break]:
     """Yield values of several uses of which one alone is kept: it overwrites the others."""
     for key, nodes in tape.places.items():
-        if tape.reach.get(nodes[0].out, 0) & wanted != wanted:
+        if not carries(tape, key, wanted):
             continue
         uses = sorted({(n.key, k) for node in nodes for n, k in tape.uses[node.out]}, key=repr)
         if 2 < len(uses) < 9:

@@ -7,7 +7,7 @@ import numpy as np
 
 from reference.breaks.changes import Scaled, Unruled
 from reference.breaks.kinds.site import Break, Site, carries, reach, sites
-from reference.breaks.reverse import SLOPES, Edit
+from reference.breaks.reverse import ARRIVED, SLOPES, Edit, Leaf
 from reference.breaks.tape import Tape
 
 
@@ -74,6 +74,7 @@ def scaled_paths(tape: Tape, wanted: int, factors: Sequence[float] | None = None
             found.append(((site.key, site.operand),))
     carried = [tuple(uses) for key, uses in tape.carried.items() if carries(tape, key, wanted)]
     found += [*carried, tuple(use for uses in carried for use in uses)] if carried else []
+    found += [((Leaf(i), ARRIVED),) for i in range(tape.program.number) if wanted == 1 << i]
     says = "the gradient with respect to {{operand}} is multiplied by {:.6g}"
     return [
         Break(tuple(Edit(*use, Scaled(c)) for use in uses), says.format(c))

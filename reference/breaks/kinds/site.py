@@ -92,6 +92,14 @@ def reach(site: Site) -> int:
     return reached
 
 
+def reach_of(tape: Tape, key: Any) -> int:
+    """Return which arguments a gradient can come to from the result of an operation."""
+    reached = 0
+    for node in tape.places[key]:
+        reached |= tape.reach.get(node.out, 0)
+    return reached
+
+
 def carries(tape: Tape, key: Any, wanted: int) -> bool:
     """Return whether what a step hands to the next can reach all of some arguments."""
-    return tape.reach.get(tape.places[key][0].out, 0) & wanted == wanted
+    return reach_of(tape, key) & wanted == wanted
