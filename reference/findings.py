@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reference.breaks.diagnosis import LeafDiagnosis
 from reference.mistakes import Mistake
 from reference.problems import Problem
 
@@ -48,18 +49,23 @@ class Diagnosis:
 
     ``findings`` name known mistakes; each reproduces its gradients, to rounding, in every problem
     that was looked at. ``unexplained`` are the wrong gradients that no known mistake reproduces,
-    ``seen`` what can be said of them, ``places`` where in time a gradient goes wrong.
+    ``rules`` the rules of the reverse pass that are broken in them, if these reproduce all that is
+    wrong, ``seen`` what can be said of them, ``places`` where in time a gradient goes wrong.
     """
 
     findings: list[Finding] = field(default_factory=list)
     unexplained: tuple[str, ...] = ()
     seen: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
+    rules: LeafDiagnosis | None = None
 
     @property
     def names(self) -> list[str]:
-        """The names of the mistakes found, in ``reference.mistakes.MISTAKES``."""
-        return [mistake.name for finding in self.findings for mistake in finding.mistakes]
+        """The names of the mistakes found: those in ``reference.mistakes.MISTAKES``, or else what
+        is wrong with the reverse pass, a sentence for each.
+        """
+        known = [mistake.name for finding in self.findings for mistake in finding.mistakes]
+        return known or (self.rules.names if self.rules else [])
 
     def __bool__(self) -> bool:
         return bool(self.findings or self.unexplained)
@@ -67,7 +73,9 @@ class Diagnosis:
     def lines(self) -> list[str]:
         """Return the diagnosis in words, a line each."""
         lines = [line for finding in self.findings for line in finding.lines()]
-        if self.unexplained:
+        if self.rules:
+            lines += self.rules.lines()
+        elif self.unexplained:
             lines.append(f"{' '.join(self.unexplained)}: no known mistake explains this")
         return [*lines, *self.seen, *self.places]
 
@@ -81,6 +89,7 @@ class Diagnosis:
             "unexplained": list(self.unexplained),
             "seen": self.seen,
             "places": self.places,
+            "rules": self.rules.as_dict() if self.rules else None,
         }
 
 

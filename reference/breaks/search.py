@@ -194,7 +194,13 @@ def _case(
 
 
 def _others(
-    program: Program, values: Any, gradient: Gradient, measure: Measure, u: float, dtype: Any, rng: Any
+    program: Program,
+    values: Any,
+    gradient: Gradient,
+    measure: Measure,
+    u: float,
+    dtype: Any,
+    rng: Any,
 ) -> Iterator[_Case]:
     """Yield the case at other arguments: each number of them a little larger or smaller."""
     for _ in range(INPUTS - 1):

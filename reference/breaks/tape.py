@@ -92,7 +92,9 @@ class Tape:
         self.uses: dict[int, list[tuple[Node, int]]] = defaultdict(list)
         self.made: dict[int, Node] = {}
         self.at: dict[tuple[Any, int], Node] = {}
-        self.reach: dict[int, int] = {a: 1 << i for i, a in enumerate(self.arguments[: program.number])}
+        self.reach: dict[int, int] = {
+            a: 1 << i for i, a in enumerate(self.arguments[: program.number])
+        }
         for node in self.nodes:
             self.places[node.key].append(node)
             self.at[node.key, node.step] = node

@@ -74,7 +74,7 @@ def mistake(tape: Tape, broken: Break, labels: Sequence[str]) -> Mistake:
         whole = labels[edit.key.number]
         says = broken.says.replace("{value}", whole).replace("{operand}", whole)
         return Mistake(says, "the whole gradient")
-    node = tape.places[edit.key][0]
+    node = tape.places[broken.key][0]
     where = node.source
     expression = _expression(node, where)
     part, other = (_operand(node, where, k) for k in (edit.operand, 1 - edit.operand))
@@ -82,7 +82,7 @@ def mistake(tape: Tape, broken: Break, labels: Sequence[str]) -> Mistake:
         "operand": f"{part} in {expression}" if part else expression,
         "other": other or "the other factor",
         "expression": expression,
-        "value": _value(tape, broken.value, labels),
+        "value": _value(tape, broken.value, labels, None if where is None else where.file),
     }
     says = broken.says
     for name, text in words.items():
@@ -93,18 +93,24 @@ def mistake(tape: Tape, broken: Break, labels: Sequence[str]) -> Mistake:
     return Mistake(says, node.name, where.file, where.function, where.line, where.column, end)
 
 
-def _value(tape: Tape, of: Any, labels: Sequence[str]) -> str:
-    """Return the source of what stands for something else: an operation's, or an argument's."""
+def _value(tape: Tape, of: Any, labels: Sequence[str], file: str | None) -> str:
+    """Return what a value is called in a file: an argument's label, or an operation's.
+
+    That is the name that it is given there, or by which it is used, or else its source.
+    """
     if of is None:
         return ""
     if isinstance(of, int):
         return f"`{labels[of]}`"
     node = tape.places[of][0]
     where = node.source
-    text = _text(where)
-    if where is not None and (name := _assigned(where)):
-        text = name
-    return f"`{text}`" if text else f"the result of {node.name}"
+    names = [] if where is None or where.file != file else [_assigned(where)]
+    for user, k in tape.uses[node.out]:
+        at = user.source
+        if at is not None and at.file == file:
+            names.append((_operand(user, at, k) or "").strip("`"))
+    name = next((name for name in names if name and name.isidentifier()), _text(where))
+    return f"`{name}`" if name else f"the result of {node.name}"
 
 
 def _expression(node: Node, where: jaxprs.Source | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from reference.explaining.diagnosis import Evidence, explain, gather, repeats, telling_problems
 from reference.explaining.localisation import on_lengths, on_steps
 from reference.explaining.observations import observations
+from reference.explaining.rules import broken_rules
 from reference.explaining.smallest import smallest
 from reference.findings import Counterexample, Diagnosis
 from reference.judging.candidates import LAYOUTS, Caller, Flaw
@@ -132,7 +133,8 @@ def _diagnosis(
         for k in shortest.keys() & example.values.keys():
             shortest[k] = min(shortest[k], example.problem.sizes["T"])
     places = _places(caller, evidence, shortest, left, draw)
-    return Diagnosis(findings, left, observations(left, evidence), places)
+    rules = broken_rules(caller, evidence) if left else None
+    return Diagnosis(findings, left, observations(left, evidence), places, rules)
 
 
 def _places(

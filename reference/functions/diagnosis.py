@@ -1,76 +1,17 @@
 """Why a gradient of a JAX function is wrong: the break of the reverse pass that makes it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from reference.breaks.diagnosis import LeafDiagnosis
 from reference.breaks.search import search
 from reference.breaks.tape import Loss, UnsearchableError
-from reference.breaks.words import Mistake, mistake
 from reference.functions.trees import Caller, Given, Raised, match
 from reference.user_code import as_array
 
-SHOWN = 4  # explanations that cannot be told apart
-
 Measure = Callable[[list[np.ndarray], np.dtype[Any]], list[tuple[np.ndarray, np.ndarray]]]
-
-
-@dataclass(frozen=True)
-class LeafDiagnosis:
-    """The mistakes that explain a gradient, each with the line of the loss that it is about.
-
-    ``explanations`` are those that cannot be told apart, the simplest first: each a list of
-    mistakes that were made together, and that make every leaf as it was returned, to within what
-    rounding explains. ``leaves`` are the leaves that are wrong, ``tried`` is how many breaks of the
-    reverse pass were tried, ``note`` says why none could be, if so.
-    """
-
-    leaves: tuple[str, ...]
-    explanations: list[list[Mistake]] = field(default_factory=list)
-    tried: int = 0
-    note: str = ""
-
-    @property
-    def mistakes(self) -> list[Mistake]:
-        """The mistakes of the first explanation."""
-        return self.explanations[0] if self.explanations else []
-
-    @property
-    def names(self) -> list[str]:
-        """What is wrong, a sentence for each mistake."""
-        return [mistake.says for mistake in self.mistakes]
-
-    def lines_of_loss(self) -> list[int]:
-        """Return the lines of the loss that any of the explanations is about."""
-        found = {m.line for mistakes in self.explanations for m in mistakes if m.line is not None}
-        return sorted(found)
-
-    def lines(self) -> list[str]:
-        """Return the diagnosis in words, a line each."""
-        who = " ".join(self.leaves)
-        if not self.explanations:
-            return [f"{who}: {self.note or f'none of {self.tried} mistakes explains this'}"]
-        first, *others = self.explanations
-        said = [f"{who}:"] if len(first) == 1 else [f"{who}: {len(first)} mistakes together"]
-        said += [f"  {line}" for m in first for line in m.lines()]
-        if others:
-            said.append("which cannot be told from:")
-            shown = others[: SHOWN - 1]
-            said += [f"  - {' and '.join(map(str, mistakes))}" for mistakes in shown]
-            left = len(others) - len(shown)
-            said += [f"  or {left} more"] if left else []
-        return said
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the diagnosis as JSON values."""
-        explanations = [[m.as_dict() for m in mistakes] for mistakes in self.explanations]
-        found = {"leaves": list(self.leaves), "explanations": explanations, "tried": self.tried}
-        return found | {"note": self.note}
 
 
 def diagnosed(
@@ -145,13 +86,4 @@ def diagnosed(
         return LeafDiagnosis(wrong, note=f"no mistake was looked for: {error}")
     if found is None:
         return None
-    explanations = [
-        [mistake(found.tape, b, names) for b in explanation.breaks]
-        for explanation in found.explanations
-    ]
-    return LeafDiagnosis(wrong, _distinct(explanations), found.tried)
-
-
-def _distinct(explanations: list[list[Mistake]]) -> list[list[Mistake]]:
-    """Return the explanations without those that say the same of the same place."""
-    return list({tuple(mistakes): mistakes for mistakes in explanations}.values())
+    return LeafDiagnosis.of(found, wrong, names)

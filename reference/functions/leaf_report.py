@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
-from reference.functions.diagnosis import LeafDiagnosis
+from reference.breaks.diagnosis import LeafDiagnosis
 from reference.report import emphasised, in_a_word, json_value
 
 WIDTH = 100

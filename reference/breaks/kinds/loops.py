@@ -17,14 +17,14 @@ BOUNDS = (0.1, 0.25, 0.5, 1.0, 5.0, 10.0)  # to which gradients are clipped
 def of_values(tape: Tape, wanted: int) -> Iterator[Break]:
     """Yield values of several uses of which one alone is kept: it overwrites the others."""
     for key, nodes in tape.places.items():
-        if not carries(tape, key, wanted):
+        if len(nodes[0].outs) > 1 or not carries(tape, key, wanted):
             continue
         uses = sorted({(n.key, k) for node in nodes for n, k in tape.uses[node.out]}, key=repr)
         if 2 < len(uses) < 9:
             for kept in uses:
                 edits = tuple(Edit(*use, Scaled(0.0)) for use in uses if use != kept)
                 says = "the gradient with respect to {value} is overwritten, not added to"
-                yield Break((*edits,), says, key)
+                yield Break((*edits,), says, key, about=key)
         if len(nodes) > 1 or nodes[0].name == "dot_general":
             for bound in BOUNDS:
                 clip = Sent(_clipped(bound))
@@ -55,7 +55,7 @@ def _cuts(tape: Tape, what: str, key: Any, uses: list[tuple[Any, int]]) -> Itera
     def scaled(says: str, factor: Any) -> Break:
         of_use = (factor if np.isscalar(factor) else factor[: len(tape.places[k])] for k, _ in uses)
         edits = (Edit(*use, Scaled(f)) for use, f in zip(uses, of_use, strict=True))
-        return Break(tuple(edits), f"{what} {says}", key)
+        return Break(tuple(edits), f"{what} {says}", key, about=key)
 
     yield scaled("is not carried to the step before", 0.0)
     yield scaled("is carried to the step before with the wrong sign", -1.0)

@@ -23,11 +23,12 @@ class Break(NamedTuple):
     says: str
     value: Any = None
     window: int | None = None
+    about: Any = None
 
     @property
     def key(self) -> Any:
-        """The operation that the mistake is about."""
-        return self.edits[0].key
+        """The operation that the mistake is about: that of the first edit, unless said."""
+        return self.edits[0].key if self.about is None else self.about
 
 
 class Site(NamedTuple):

@@ -1,0 +1,79 @@
+"""LeafDiagnosis: which mistakes explain a gradient, in words and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reference.breaks.search import Found
+from reference.breaks.words import Mistake, mistake
+
+SHOWN = 4  # explanations that cannot be told apart
+
+
+@dataclass(frozen=True)
+class LeafDiagnosis:
+    """The mistakes that explain a gradient, each with the line of the loss that it is about.
+
+    ``explanations`` are those that cannot be told apart, the simplest first: each a list of
+    mistakes that were made together, and that make every leaf as it was returned, to within what
+    rounding explains. ``leaves`` are the leaves that are wrong, ``tried`` is how many breaks of the
+    reverse pass were tried, ``note`` says why none could be, if so.
+    """
+
+    leaves: tuple[str, ...]
+    explanations: list[list[Mistake]] = field(default_factory=list)
+    tried: int = 0
+    note: str = ""
+
+    @classmethod
+    def of(cls, found: Found, wrong: tuple[str, ...], labels: Sequence[str]) -> "LeafDiagnosis":
+        """Say what was found; the arguments have labels, and of these some are wrong.
+
+        What says the same of the same place is said once.
+        """
+        explanations = [
+            [mistake(found.tape, b, labels) for b in explanation.breaks]
+            for explanation in found.explanations
+        ]
+        distinct = {tuple(mistakes): mistakes for mistakes in explanations}
+        return cls(wrong, [*distinct.values()], found.tried)
+
+    @property
+    def mistakes(self) -> list[Mistake]:
+        """The mistakes of the first explanation."""
+        return self.explanations[0] if self.explanations else []
+
+    @property
+    def names(self) -> list[str]:
+        """What is wrong, a sentence for each mistake."""
+        return [mistake.says for mistake in self.mistakes]
+
+    def lines_of_loss(self) -> list[int]:
+        """Return the lines of the loss that any of the explanations is about."""
+        found = {m.line for mistakes in self.explanations for m in mistakes if m.line is not None}
+        return sorted(found)
+
+    def lines(self) -> list[str]:
+        """Return the diagnosis in words, a line each."""
+        who = " ".join(self.leaves)
+        if not self.explanations:
+            return [f"{who}: {self.note or f'none of {self.tried} mistakes explains this'}"]
+        first, *others = self.explanations
+        said = [f"{who}:"] if len(first) == 1 else [f"{who}: {len(first)} mistakes together"]
+        said += [f"  {line}" for m in first for line in m.lines()]
+        if others:
+            said.append("which cannot be told from:")
+            shown = others[: SHOWN - 1]
+            said += [f"  - {' and '.join(map(str, mistakes))}" for mistakes in shown]
+            left = len(others) - len(shown)
+            said += [f"  or {left} more"] if left else []
+        return said
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the diagnosis as JSON values."""
+        explanations = [[m.as_dict() for m in mistakes] for mistakes in self.explanations]
+        found = {"leaves": list(self.leaves), "explanations": explanations, "tried": self.tried}
+        return found | {"note": self.note}
