@@ -22,13 +22,14 @@ COMMANDS = {
     "first": "check first_attempt:gradients --single",
     "second": "check second_attempt:gradients --single",
 }
+NAMED = "named_mistakes.py"
 
 
-def output(arguments: str) -> str:
-    """Return what manual-bptt prints in the folder of the examples, without the seconds."""
+def output(*arguments: str) -> str:
+    """Return what Python prints in the folder of the examples, without the seconds."""
     environment = {**os.environ, "COLUMNS": "100"}
     done = subprocess.run(
-        [sys.executable, "-m", "manual_bptt.cli", *arguments.split()],
+        [sys.executable, *arguments],
         capture_output=True, text=True, check=False, cwd=EXAMPLES, env=environment,
     )  # fmt: skip
     lines = (line.rstrip() for line in done.stdout.rstrip().splitlines())
@@ -45,8 +46,12 @@ def parts() -> Iterator[tuple[str, str]]:
     for name, arguments in COMMANDS.items():
         source = (EXAMPLES / f"{name}_attempt.py").read_text(encoding="utf-8")
         yield f"{name} attempt", fenced("python", source)
-        shown = f"$ manual-bptt {arguments}\n{output(arguments)}"
+        shown = f"$ manual-bptt {arguments}\n{output('-m', 'manual_bptt.cli', *arguments.split())}"
         yield f"{name} report", fenced("text", shown)
+    source = (EXAMPLES / NAMED).read_text(encoding="utf-8")
+    loss = source[source.index("def loss") : source.index("def sigmoid")]
+    yield "named loss", fenced("python", loss)
+    yield "named mistakes", fenced("text", f"$ python {NAMED}\n{output(NAMED)}")
 
 
 def main() -> None:

@@ -104,6 +104,10 @@ class Tape:
                 self.uses[i].append((node, k))
             for out in node.outs:
                 self.made[out] = node
+                if reached and np.issubdtype(self.values[out].dtype, np.complexfloating):
+                    raise UnsearchableError(
+                        f"it has complex numbers ({jaxprs.line(node.equation)})"
+                    )
                 if reached and np.issubdtype(self.values[out].dtype, np.floating):
                     self.reach[out] = reached
         self.carried, self.initial = self._find_carried()
