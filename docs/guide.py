@@ -51,7 +51,7 @@ def parts() -> Iterator[tuple[str, str]]:
     source = (EXAMPLES / NAMED).read_text(encoding="utf-8")
     loss = source[source.index("def loss") : source.index("def sigmoid")]
     yield "named loss", fenced("python", loss)
-    yield "named mistakes", fenced("text", f"$ python {NAMED}\n{output(NAMED)}")
+    yield "named mistakes", fenced("text", f"$ python examples/{NAMED}\n{output(NAMED)}")
 
 
 def main() -> None:

@@ -147,7 +147,9 @@ COMPARED = {  # written anew and compared: tests/test_guide.py, tests/test_impor
     ("docs/check-your-gradient.md", f"{which} {what}")
     for which in ("first", "second")
     for what in ("attempt", "report")
-} | {("docs/architecture.md", "arrows")}
+}
+COMPARED |= {("docs/check-your-gradient.md", f"named {what}") for what in ("loss", "mistakes")}
+COMPARED |= {("docs/architecture.md", "arrows")}
 MEASURED = re.compile(
     r"\n\nMeasured at commit ([0-9a-f]{7,}) of \d{4}-\d\d-\d\d(, with changes)?"
     r" by\s`python [^`]+\.py[^`]*`"
