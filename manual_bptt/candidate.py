@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from manual_bptt.arrays import Array
-from manual_bptt.backward import hidden_gradients
+from manual_bptt.backward import backward, hidden_gradients
 from manual_bptt.cells import cell_named
 from manual_bptt.forward import forward
 from manual_bptt.gradients import Loss, loss_and_gradients
-from manual_bptt.losses import squared_error
+from manual_bptt.losses import last_step_squared_error, squared_error
 from manual_bptt.validation import parameters_in
 
 
@@ -43,5 +43,34 @@ def candidate(
         _, dy = loss(trace.y, target)
         dh = hidden_gradients(params, trace, dy)
         return {**grads._asdict(), "h": dh, "states": trace.h}
+
+    return gradients_of
+
+
+def from_the_last_state(cell: str = "tanh") -> Callable[[Any, Any, Any, Any], dict[str, Array]]:
+    """Return a candidate for the squared error of the last output that begins at the last state.
+
+    The gradient in h[T] is given to ``backward`` as ``dh_last``, and nothing arrives from the
+    outputs, so V and c are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from manual_bptt import init_params
+    >>> gradients_of = from_the_last_state()
+    >>> grads = gradients_of(init_params(3, 4, 2), np.ones((5, 3)), np.ones(4), np.zeros(2))
+    >>> sorted(grads)
+    ['U', 'W', 'b', 'h', 'h0', 'x']
+    """
+    kind = cell_named(cell).Params
+
+    def gradients_of(params: Any, x: Any, h0: Any, target: Any) -> dict[str, Array]:
+        params = parameters_in(params, kind)
+        trace = forward(params, x, h0)
+        _, dy = last_step_squared_error(trace.y, target)
+        dh_last = dy[-1] @ params.V  # the part of Eq. 8 that comes from y[T]
+        grads = backward(params, trace, 0 * dy, dh_last=dh_last)._asdict()
+        grads["h"] = hidden_gradients(params, trace, 0 * dy, dh_last=dh_last)
+        return {k: grad for k, grad in grads.items() if k not in ("V", "c")}
 
     return gradients_of

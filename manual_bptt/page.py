@@ -64,6 +64,7 @@ def page(result: dict[str, Any]) -> str:
     lab = [_gradients(first, reports[first]), _equations(result["equations"])] if reports else []
     parts = [
         _head(result),
+        _matrix(result["matrix"]),
         _summary(reports, ways, result["cells"], result["equations"]),
         _facts(result),
         *lab,
@@ -85,6 +86,22 @@ def _head(result: dict[str, Any]) -> str:
         " bound on what rounding can explain, of the whole gradient (end to end) and of single"
         " steps (each step): up to 1 is right.</p>"
     )
+
+
+def _matrix(matrix: dict[str, dict[str, float]]) -> str:
+    """Return the worst error of each cell over its tolerance, in each way to compute it."""
+    ways = list(dict.fromkeys(way for row in matrix.values() for way in row))
+    rows = [
+        _row([escape(cell), *(_field(row.get(way)) for way in ways)])
+        for cell, row in matrix.items()
+    ]
+    return table("Cells against jax.grad", ["cell", *map(escape, ways)], rows)
+
+
+def _field(worst: float | None) -> str:
+    if worst is None:
+        return "-"
+    return _coloured(f"{worst:.3g}", "good" if worst <= 1 else "bad")
 
 
 def _facts(result: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,10 +24,15 @@ def test_verify_proves_random_and_real_problems_and_exits_0(capsys):
     result = json.loads(out)
     assert result["passed"] is True
     titles = ["random problems", "long sequences", "windows of real weather"]
-    titles += ["autodiff without padding", *verify.ways_to_compute()]
+    titles += ["autodiff without padding", *verify.ways_to_compute(), "dh_last"]
     assert list(result["reports"]) == titles
     assert len(verify.ways_to_compute()) == 4
-    for title in titles[4:]:
+    (row,) = result["matrix"].values()
+    assert list(row) == ["by default", *verify.ways_to_compute(), "dh_last"]
+    assert all(0 < worst <= 1 for worst in row.values())
+    from_last = {r["gradient"]: r["status"] for r in result["reports"].pop("dh_last")["rows"]}
+    assert {k for k, status in from_last.items() if status == "match"} == {*"WUbxh", "h0"}
+    for title in titles[4:-1]:
         statuses = {row["gradient"]: row["status"] for row in result["reports"].pop(title)["rows"]}
         assert {k for k, status in statuses.items() if status == "match"} == {*"WUbVcx", "h0"}
     for report in result["reports"].values():
@@ -49,7 +55,8 @@ def test_verify_prints_one_row_for_each_gradient(capsys, tmp_path):
         == 0
     )
     out = capsys.readouterr().out
-    assert out.count("match") == 9 + 9 + 9 + 8 + 4  # autodiff does not return its states
+    assert out.count("match") == 9 + 9 + 9 + 8  # autodiff does not return its states
+    assert out.index("tanh ") < out.index("verdict"), "the matrix comes first"
     assert out.count("erratum (corrected form holds)") == 10
     assert "passed" in out
     assert json.loads(path.read_text())["dtype"] == "float32"
@@ -78,6 +85,23 @@ def test_verify_exits_1_and_names_the_gradient_that_is_wrong(no_equations, monke
     code = lines[0].removeprefix('to reproduce: python -c "').removesuffix('"')
     exec(code, {})
     assert "U is wrong" in capsys.readouterr().out
+
+
+def test_verify_sees_that_what_arrives_at_the_last_state_is_dropped(
+    no_equations, monkeypatch, capsys
+):
+    right = manual_bptt.candidate.backward
+    monkeypatch.setattr(
+        "manual_bptt.candidate.backward",
+        lambda *args, dh_last: right(*args, dh_last=0 * dh_last),
+    )
+    assert main(["verify", "--cell", "gru", "--cases", "8"]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("to reproduce: python -c")]
+    assert "from_the_last_state('gru')" in line
+    exec(line.removeprefix('to reproduce: python -c "').removesuffix('"'), {})
+    assert re.search(r"W +mismatch", capsys.readouterr().out)
 
 
 def test_verify_repeats_a_failure_of_another_way_in_that_way(no_equations, monkeypatch, capsys):

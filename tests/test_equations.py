@@ -355,6 +355,7 @@ def result():
         "passed": True, "cases": 4, "seed": 0, "dtype": "float64", "seconds": 1.0,
         "versions": {"numpy": "2"},
         "reports": {"random problems": report, "long sequences": report, **ways},
+        "matrix": {"tanh": {"by default": 0.25, "workers=2": 0.1}},
         "cells": {},
         "equations": [row.as_dict() for row in verify.equation_rows(6, 0)],
     }  # fmt: skip
@@ -380,8 +381,8 @@ def test_the_web_page_shows_every_equation_and_needs_nothing_from_outside(result
 def test_the_web_page_of_a_pass_has_nothing_red_and_both_checks(result):
     text = re.sub(r"<style>.*?</style>", "", page(result), flags=re.S)
     before_the_equations = text.partition("<section")[0]
-    assert before_the_equations.count("<table>") == 2  # the summary, and the random problems
-    assert text.count("<table>") == 4  # and the long sequences, and all other ways in one
+    assert before_the_equations.count("<table>") == 3  # matrix, summary, random problems
+    assert text.count("<table>") == 5  # and the long sequences, and all other ways in one
     tables = re.sub(r"<section.*</section>", "", text, flags=re.S)
     assert 'class="bad"' not in tables
     assert "not returned" not in tables
@@ -389,6 +390,9 @@ def test_the_web_page_of_a_pass_has_nothing_red_and_both_checks(result):
     assert tables.count(">each step</th>") == 4
     for cells in (">0.1</td>", ">0.25</td>"):
         assert tables.count(cells) == 3 + 2 + 2  # in the summary, of both groups, of both ways
+    first = tables.partition("</table>")[0]
+    assert "Cells against jax.grad" in first
+    assert '<span class="good">0.25</span>' in first
 
 
 def test_the_web_page_says_when_something_fails(result):
@@ -424,7 +428,7 @@ def test_the_web_page_has_a_line_for_each_way_to_compute_each_other_cell(result)
 
 def test_verify_fails_when_a_corrected_form_is_wrong(monkeypatch, capsys):
     for gradients in ("_gradient_reports", "_other_ways"):  # in test_cli.py
-        monkeypatch.setattr(verify, gradients, lambda *_, **__: {})
+        monkeypatch.setattr(verify, gradients, lambda *_, **__: [])
     wrong = replace(EQUATIONS[14], corrected=EQUATIONS[14].sides)
     monkeypatch.setitem(EQUATIONS, 14, wrong)
     assert cli.main(["verify", "--cell", "tanh", "--cases", "12"]) == 1

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import manual_bptt as mb
-from manual_bptt.candidate import candidate
-from manual_bptt.cli.check import print_report
+from manual_bptt.candidate import candidate, from_the_last_state
 from manual_bptt.cli.shared import (
     compiles,
     positive,
-    print_table,
     progress,
     require,
     require_writable,
@@ -22,12 +20,18 @@ from manual_bptt.cli.shared import (
     write_json,
     write_text,
 )
+from manual_bptt.cli.verified import (
+    AS_IT_IS,
+    LABS,
+    LAST_STATE,
+    UNPADDED,
+    Judged,
+    matrix_row,
+    print_verified,
+)
 
-UNPADDED = "autodiff without padding"
 SEVERAL_BLOCKS = 600  # steps, of which a block has 256 at most
 LOSSES = {f.__name__: f for f in (mb.squared_error, mb.last_step_squared_error)}
-LABS = "tanh"  # the cell that is judged in full unless cells are named
-AS_IT_IS = "by default"
 
 
 class Group(NamedTuple):
@@ -58,18 +62,20 @@ def _verify(arguments: argparse.Namespace) -> int:
     require("verify", "jax", "rich", "latex2mathml")
     require_writable(arguments.json)
     require_writable(arguments.html)
-    quiet = arguments.json == "-"
     started = time.perf_counter()
     named = arguments.cell or [*mb.CELLS]
-    reports: dict[str, Any] = {}
+    judged: list[Judged] = []
     rows: list[Any] = []
-    cells = _cell_reports(arguments, [name for name in named if name != LABS], quiet=quiet)
     if LABS in named:
-        reports = _gradient_reports(arguments, quiet=quiet) | _other_ways(arguments, quiet=quiet)
+        judged += [*_gradient_reports(arguments), *_other_ways(arguments)]
         rows = equation_rows(arguments.cases, arguments.seed)
-        _print_equations(rows, quiet=quiet)
-    judged = [*reports.values(), *(r for ways in cells.values() for r in ways.values())]
-    passed = all(r["passed"] for r in judged) and all(row.status != "fails" for row in rows)
+    for name in named:
+        judged += _cell_reports(arguments, name) if name != LABS else []
+    if arguments.json != "-":
+        print_verified(judged, rows)
+    passed = all(j.report.passed for j in judged) and all(row.status != "fails" for row in rows)
+    of_cells = {j.cell: {k.way: k.as_dict() for k in judged if k.cell == j.cell} for j in judged}
+    reports = {j.title: j.as_dict() for j in judged if j.cell == LABS}
     result = {
         "passed": passed,
         "cases": arguments.cases,
@@ -77,8 +83,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         "dtype": arguments.dtype,
         "seconds": time.perf_counter() - started,
         "versions": versions("jax", "numpy"),
+        "matrix": {name: matrix_row(judged, name) for name in of_cells},
         "reports": reports,
-        "cells": cells,
+        "cells": {name: of for name, of in of_cells.items() if name != LABS},
         "equations": [row.as_dict() for row in rows],
     }
     write_json(arguments.json, result)
@@ -89,12 +96,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-def _gradient_reports(arguments: argparse.Namespace, *, quiet: bool) -> dict[str, Any]:
-    """Judge the gradients, as they are by default, and autodiff itself; print a table of each."""
+def _gradient_reports(arguments: argparse.Namespace) -> list[Judged]:
+    """Judge the gradients of the lab's cell, as they are by default, and autodiff itself."""
     from reference import Report
 
     draws = arguments.seed, arguments.dtype
-    reports = {}
+    found = []
     for title, groups, judged in (
         ("random problems", _random_groups(arguments.cases, *draws), _by_hand),
         ("long sequences", _long_groups(*draws), _by_hand),
@@ -103,51 +110,33 @@ def _gradient_reports(arguments: argparse.Namespace, *, quiet: bool) -> dict[str
     ):
         began = time.perf_counter()
         report = Report.of(_judged(groups, title, judged))
-        seconds = time.perf_counter() - began
-        reports[title] = {"seconds": seconds, **report.as_dict()}
-        _print_report(report, title, seconds, quiet=quiet)
-    return reports
+        way = title if title == UNPADDED else AS_IT_IS
+        found.append(Judged(LABS, way, title, report, time.perf_counter() - began))
+    return found
 
 
-def _cell_reports(
-    arguments: argparse.Namespace, names: list[str], *, quiet: bool
-) -> dict[str, dict[str, Any]]:
-    """Judge the gradients of other cells than the lab's; print a line for each, and what is wrong.
+def _cell_reports(arguments: argparse.Namespace, name: str) -> list[Judged]:
+    """Judge the gradients of another cell than the lab's, in all ways to compute them.
 
-    Their problems are no longer than 40 steps: a new shape takes seconds to compile.
+    The problems are no longer than 40 steps: a new shape takes seconds to compile.
     """
     cases = arguments.cases if arguments.cell else 1 + arguments.cases // 10
-    found = {}
-    for name in names:
-        groups = _random_groups(cases, arguments.seed, arguments.dtype, name)
-        ways = {AS_IT_IS: {}, **ways_to_compute(name)}
-        found[name] = _judged_each(groups, ways, f"the cell {name}", name, quiet=quiet)
-    _print_cells(found, quiet=quiet)
-    return {
-        name: {way: report.as_dict() for way, report in reports.items()}
-        for name, reports in found.items()
-    }
+    groups = _random_groups(cases, arguments.seed, arguments.dtype, name)
+    ways = {AS_IT_IS: {}, **ways_to_compute(name)}
+    return _judged_each(groups, ways, f"the cell {name}", name)
 
 
-def _other_ways(arguments: argparse.Namespace, *, quiet: bool) -> dict[str, Any]:
-    """Judge the gradients as they are computed in other ways; print a line for each."""
+def _other_ways(arguments: argparse.Namespace) -> list[Judged]:
+    """Judge the gradients of the lab's cell as they are computed in other ways."""
     draws = arguments.seed, arguments.dtype
     groups = [*_random_groups(1 + arguments.cases // 10, *draws), *_long_groups(*draws)]
-    ways = ways_to_compute()
-    reports = _judged_each(groups, ways, "other ways to compute the same", quiet=quiet)
-    _print_ways(reports, quiet=quiet)
-    return {way: {"options": ways[way], **report.as_dict()} for way, report in reports.items()}
+    return _judged_each(groups, ways_to_compute(), "other ways to compute the same")
 
 
 def _judged_each(
-    groups: list[Group],
-    ways: dict[str, dict[str, Any]],
-    title: str,
-    cell: str = LABS,
-    *,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Return a report on each way to compute the gradients of a cell; print those that fail."""
+    groups: list[Group], ways: dict[str, dict[str, Any]], title: str, cell: str = LABS
+) -> list[Judged]:
+    """Judge each way to compute the gradients of a cell, and those that begin at the last state."""
     from reference import Report, judge_each
 
     def judged() -> Iterator[Any]:
@@ -155,20 +144,22 @@ def _judged_each(
             by_hand = {
                 way: candidate(LOSSES[loss], cell, **options) for way, options in ways.items()
             }
+            if LOSSES[loss] is mb.last_step_squared_error:
+                by_hand[LAST_STATE] = from_the_last_state(cell)
             yield from judge_each(by_hand, problems)
 
     began = time.perf_counter()
-    verdicts: dict[str, list[Any]] = {way: [] for way in ways}
+    verdicts: dict[str, list[Any]] = {way: [] for way in (*ways, LAST_STATE)}
     total = len(ways) * sum(group.size for group in groups)
+    total += sum(g.size for g in groups if LOSSES[g.loss] is mb.last_step_squared_error)
     for way, result in progress(judged(), title, total):
         verdicts[way].append(result)
     seconds = time.perf_counter() - began
-    reports = {way: Report.of(results) for way, results in verdicts.items()}
-    for way, report in reports.items():
-        if not report.passed:
-            of = way if cell == LABS else f"{cell}, {way}"
-            _print_report(report, of, seconds, ways[way], cell, quiet=quiet)
-    return reports
+    return [
+        Judged(cell, way, way, Report.of(results), seconds, ways.get(way, {}))
+        for way, results in verdicts.items()
+        if results  # of few problems, none may have a loss of the last step
+    ]
 
 
 def _random_groups(cases: int, seed: int, dtype: str, cell: str = LABS) -> list[Group]:
@@ -279,109 +270,3 @@ def equation_rows(cases: int, seed: int) -> list[Any]:
     ]
     definitions = {e.number for e in EQUATIONS.values() if e.kind == "definition"}
     return judge_equations(derivation, progress(problems, "equations", len(problems)), definitions)
-
-
-def _print_equations(rows: list[Any], *, quiet: bool) -> None:
-    if quiet:
-        return
-    from rich.text import Text
-
-    from manual_bptt.equations import EQUATIONS
-
-    words = {"erratum": "erratum (corrected form holds)", "fails": "FAILS"}
-    styles = {"erratum": "yellow", "fails": "bold red"}
-    cells = [
-        (
-            str(row.number),
-            EQUATIONS[row.number].quantity,
-            Text(words.get(row.status, row.status), style=styles.get(row.status, "green")),
-            f"{row.worst_ratio:.3g}",
-            str(row.cases),
-        )
-        for row in rows
-    ]
-    count = {s: sum(row.status == s for row in rows) for s in ("erratum", "fails")}
-    sound = len(rows) - count["fails"]
-    note = (
-        f"equations: {sound} of {len(rows)} hold or define, {count['erratum']} of them only as"
-        f" corrected; {count['fails']} fail\n"
-    )
-    header = ("eq.", "quantity", "verdict", "error/tol.", "cases")
-    print_table("the equations of Lab 9 against jax.grad and jax.jacobian", header, cells, note)
-
-
-def _print_cells(cells: dict[str, dict[str, Any]], *, quiet: bool) -> None:
-    """Print the worst error of each cell over its tolerance, for each way to compute it."""
-    if quiet or not cells:
-        return
-    from rich.text import Text
-
-    from reference.report import FAILURES
-
-    rows = []
-    for name, reports in cells.items():
-        fields = []
-        for report in reports.values():
-            errors = [e for row in report.rows for e in (row.ratio, row.local_ratio) if e]
-            wrong = [row.gradient for row in report.rows if row.status in FAILURES]
-            words = f"{' '.join(wrong)} WRONG" if wrong else f"{max(errors, default=0):.3g}"
-            fields.append(Text(words, style="green" if report.passed else "bold red"))
-        judged = str(max(row.cases for row in next(iter(reports.values())).rows))
-        rows.append((name, *fields, judged))
-    header = ("cell", *next(iter(cells.values())), "problems")
-    note = "the worst error over its tolerance, of any gradient, end to end or in a step\n"
-    print_table("other cells against jax.grad", header, rows, note)
-
-
-def _print_ways(ways: dict[str, Any], *, quiet: bool) -> None:
-    """Print a line for each way to compute the same: the worst of its gradients."""
-    if quiet:
-        return
-    from rich.text import Text
-
-    rows = []
-    for way, report in ways.items():
-        returned = [row for row in report.rows if row.status != "not returned"]
-        worst = max(row.ratio or 0 for row in returned)
-        status = "match" if report.passed else "MISMATCH"
-        style = "green" if report.passed else "bold red"
-        cases = str(max(row.cases for row in returned))
-        rows.append((way, Text(status, style=style), f"{worst:.3g}", cases))
-    header = ("options of loss_and_gradients", "verdict", "end to end", "problems")
-    note = "the worst of the gradients in W, U, b, V, c, x and h0\n"
-    print_table("other ways to compute the same against jax.grad", header, rows, note)
-
-
-def _print_report(
-    report: Any,
-    title: str,
-    seconds: float,
-    options: dict[str, Any] | None = None,
-    cell: str = LABS,
-    *,
-    quiet: bool,
-) -> None:
-    if quiet:
-        return
-    headline = f"manual gradients against jax.grad: {title}"
-    if title == UNPADDED:
-        headline = "jax.grad at the exact shape against jax.grad with padding"
-    print_report(report, headline, seconds, again=_to_reproduce(report, title, options or {}, cell))
-
-
-def _to_reproduce(report: Any, title: str, options: dict[str, Any], cell: str) -> list[str]:
-    """Return the command that repeats a failure alone, if its problem can be made from a line."""
-    found = [p for p in report.witnesses() if p.origin.startswith("reference.")]
-    if not found or title == UNPADDED:
-        return []
-    problem = found[0]
-    if cell != LABS:
-        options = {"cell": cell, **options}
-    chosen = "".join(f", {name}={value!r}" for name, value in options.items())
-    judged = f"reference.judge(candidate(mb.{problem.loss}{chosen}), [{problem.origin}])"
-    code = "; ".join([
-        "import reference, manual_bptt as mb",
-        "from manual_bptt.candidate import candidate",
-        f"print(reference.Report.of({judged}))",
-    ])  # fmt: skip
-    return [f'to reproduce: python -c "{code}"']
