@@ -7,7 +7,7 @@ from itertools import combinations
 import jax
 import numpy as np
 import pytest
-from faults import LOSSES, modules
+from faults import LOSSES, all_faults, modules
 
 import reference
 
@@ -24,6 +24,10 @@ def leaves(module, fault, seed):
 def distance(one, other, right):
     """Return by how much two gradients differ, relatively, in the leaf where they do so most."""
     return max(abs(a - b).max() / abs(c).max() for a, b, c in zip(one, other, right, strict=True))
+
+
+def test_there_are_many_faults():
+    assert len(list(all_faults())) >= 200
 
 
 @EVERY_LOSS

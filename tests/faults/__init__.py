@@ -18,6 +18,12 @@ LOSSES = [
     "attention",
     "layer_norm",
     "stacked",
+    "kalman",
+    "ode",
+    "char_rnn",
+    "masked",
+    "bidirectional",
+    "leaky",
 ]
 
 
