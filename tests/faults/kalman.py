@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from faults import Fault, normal, pairs, parts, zeros_like
 
@@ -9,10 +10,9 @@ from faults import Fault, normal, pairs, parts, zeros_like
 def loss(params, y):
     Q = jnp.diag(jnp.exp(params["q"]))
     R = jnp.diag(jnp.exp(params["r"]))
-    m = params["m0"]
-    P = params["L0"] @ params["L0"].T
-    total = 0.0
-    for y_t in y:
+
+    def step(state, y_t):
+        m, P = state
         m = params["A"] @ m
         P = params["A"] @ P @ params["A"].T + Q
         e = y_t - params["C"] @ m
@@ -21,10 +21,13 @@ def loss(params, y):
         K = jnp.linalg.solve(S, G).T
         log_det = jnp.linalg.slogdet(S)[1]
         square = e @ jnp.linalg.solve(S, e)
-        total += (log_det + square) / 2
         m = m + K @ e
         P = P - K @ G
-    return total
+        return (m, P), (log_det + square) / 2
+
+    P0 = params["L0"] @ params["L0"].T
+    _, terms = lax.scan(step, (params["m0"], P0), y)
+    return jnp.sum(terms)
 
 
 def arguments(rng):
@@ -145,7 +148,7 @@ def gradient(fault, params, y):
 
 Q = 'Q = jnp.diag(jnp.exp(params["q"]))'
 R = 'R = jnp.diag(jnp.exp(params["r"]))'
-L0 = 'P = params["L0"] @ params["L0"].T'
+L0 = 'P0 = params["L0"] @ params["L0"].T'
 PREDICT_M = 'm = params["A"] @ m'
 PREDICT_P = 'P = params["A"] @ P @ params["A"].T + Q'
 E = 'e = y_t - params["C"] @ m'
@@ -154,7 +157,7 @@ S = 'S = G @ params["C"].T + R'
 K = "K = jnp.linalg.solve(S, G).T"
 LOG_DET = "log_det = jnp.linalg.slogdet(S)[1]"
 SQUARE = "square = e @ jnp.linalg.solve(S, e)"
-TOTAL = "total += (log_det + square) / 2"
+HALF = "return (m, P), (log_det + square) / 2"
 UPDATE_M = "m = m + K @ e"
 UPDATE_P = "P = P - K @ G"
 
@@ -180,11 +183,11 @@ FAULTS = {
     ),
     "half forgotten for the square": Fault(
         "The square's 2 is kept in the innovation's gradient, though half of it is the loss.",
-        (SQUARE, TOTAL),
+        (SQUARE, HALF),
     ),
     "no determinant": Fault("The derivative of the determinant is left out.", (LOG_DET,)),
     "determinant without its half": Fault(
-        "The derivative of the determinant lacks its 1/2.", (LOG_DET, TOTAL)
+        "The derivative of the determinant lacks its 1/2.", (LOG_DET, HALF)
     ),
     "derivative of the inverse with one factor": Fault(
         "The derivative of S^-1 has S^-1 on one side, not on both.", (SQUARE,)
