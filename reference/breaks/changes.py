@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from reference.breaks.reverse import SLOPES, At, fit, product, scattered, source_of
+from reference.jaxprs import exponent
 
 BY_VALUE = frozenset({"tanh", "logistic", "exp", "sqrt", "rsqrt"})  # slopes that need y alone
 
@@ -26,11 +27,18 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Aged:
-    """Count the steps that a gradient has been carried back: a version for each number of them."""
+    """Count the steps that a gradient has been carried back: a version for each number of them.
+
+    What is carried from the first step to what the loop begins with is counted, or not.
+    """
+
+    to_beginning: bool = True
 
     @classmethod
     def apply_all(cls, changes: Sequence["Aged"], at: At, g: Any, d: np.ndarray) -> np.ndarray:
         """Return what is sent in all versions: that of one more step each; the last adds up."""
+        if at.node.step == 0 and not changes[0].to_beginning:
+            return d
         older = np.concatenate([np.zeros_like(d[:1]), d[:-1]])
         older[-1] += d[-1]
         return older
@@ -42,7 +50,7 @@ class Sloped:
 
     slope: Callable[[Any, Any], Any]
 
-    def apply(self, at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
         """Return what is sent instead."""
         return np.broadcast_to(g * self.slope(at.operands[0], at.result), d.shape)
 
@@ -52,18 +60,23 @@ class Valued:
     """Take another value for the other factor, or for the place at which the slope is taken.
 
     It is that of an operation, by its key, ``later`` steps later; or an argument, by its number.
-    Before the first step of a loop stands what the loop began with.
+    Before the first step of a loop stands what the loop began with, or, if it ``wraps``, the value
+    of the last step. Where steps are ``mirrored``, they are counted from the other end.
     """
 
     of: Any
     later: int = 0
+    wraps: bool = False
+    mirrored: bool = False
 
     def value(self, at: At) -> Any:
         """Return the value that stands for the right one, or None if there is none."""
         tape = at.tape
         if isinstance(self.of, int):
             return tape.values[tape.arguments[self.of]]
-        step = (at.node.step if len(tape.places[self.of]) > 1 else 0) + self.later
+        count = len(tape.places[self.of])
+        step = (at.node.step if count > 1 else 0) + self.later
+        step = count - 1 - step if self.mirrored else step % count if self.wraps else step
         node = tape.at.get((self.of, step))
         if node is not None:
             return tape.values[node.out]
@@ -81,22 +94,20 @@ class Valued:
             return d
         values = np.stack([found[i] for i in there])
         d, g = np.array(d), g[there] if len(g) > 1 else g
+        wide = values.reshape(len(there), *[1] * (g.ndim - values.ndim), *right.shape)
         if name == "mul":
-            shape = (len(there), *[1] * (g.ndim - values.ndim), *right.shape)
-            d[there] = fit(g * values.reshape(shape), at.operands[k])
+            d[there] = fit(g * wide, at.operands[k])
         elif name == "dot_general":
             d[there] = product(at.node.equation, g, values, k)
         elif name == "div":
-            d[there] = fit(
-                g / values.reshape(len(there), *[1] * (g.ndim - values.ndim), *right.shape),
-                at.operands[k],
-            )
+            d[there] = fit(g / wide, at.operands[k])
+        elif name in ("max", "select_n"):
+            d[there] = fit(g * (wide > 0), at.operands[k])
         elif name == "integer_pow":
-            d[there] = np.concatenate(
-                [at.sent(g[min(j, len(g) - 1)][None], [v], at.result) for j, v in enumerate(values)]
-            )
+            n = exponent(at.node.equation)
+            d[there] = g * (n * wide ** float(n - 1))
         else:
-            d[there] = g * SLOPES[name](values, values if name in BY_VALUE else at.result)
+            d[there] = g * SLOPES[name](wide, wide if name in BY_VALUE else at.result)
         return d
 
 
@@ -109,7 +120,7 @@ class Other:
 
     form: Callable[[np.ndarray], np.ndarray]
 
-    def apply(self, at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
         """Return what is sent instead."""
         if at.node.name in FACTORED:
             operands = [
@@ -125,7 +136,7 @@ class Sent:
 
     function: Callable[[np.ndarray], np.ndarray]
 
-    def apply(self, at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
         """Return what is sent instead."""
         return self.function(d)
 
@@ -136,17 +147,21 @@ class Arrived:
 
     function: Callable[[np.ndarray], np.ndarray]
 
-    def apply(self, at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
         """Return what is sent instead."""
         return at.sent(self.function(g), at.operands, at.result)
 
 
 @dataclass(frozen=True)
 class Unruled:
-    """Send on what has arrived, as if the operation were not there."""
+    """Send on what has arrived, as if the operation were not there, at every step or at one."""
 
-    def apply(self, at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    step: int | None = None
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
         """Return what is sent instead."""
+        if self.step not in (None, at.node.step):
+            return d
         x = at.operands[at.operand]
         return fit(g, x) if g.ndim >= x.ndim + 1 else d
 
@@ -160,7 +175,7 @@ class Overwritten:
 
     last: bool
 
-    def apply(self, at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
         """Return what is sent instead."""
         kept = self._kept(at)
         return scattered(g * kept, source_of(at.tape, at.node, at.operand), d.shape[1:])
@@ -175,3 +190,93 @@ class Overwritten:
         source = source_of(at.tape, at.node, at.operand)
         kept = [taken[e] == (at.node.step, i) for i, e in enumerate(source.ravel())]
         return np.reshape(kept, source.shape)
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """Add up over the steps what is sent at each, as where a sum is never begun anew."""
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        place = id(self), at.node.key, at.operand
+        at.memory[place] = d = d + at.memory.get(place, 0.0)
+        return d
+
+
+@dataclass(frozen=True)
+class Own:
+    """Multiply by the operand itself, and not by the other factor."""
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        return fit(g * at.operands[at.operand], at.operands[at.operand])
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Of what arrives at joined operands, send the part that begins at another place."""
+
+    start: int
+    axis: int
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        length = d.shape[self.axis + 1]
+        return np.take(g, range(self.start, self.start + length), self.axis + 1)
+
+
+@dataclass(frozen=True)
+class Unsloped:
+    """Divide by the slope of a function, which is then as if it had been left out on this path.
+
+    The function is an operation, by its key, ``later`` steps later.
+    """
+
+    of: Any
+    later: int
+    arrived: bool
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        node = at.tape.at.get((self.of, at.node.step + self.later))
+        if node is None:
+            return d
+        values = at.tape.values
+        slope = SLOPES[node.name](values[node.ins[0]], values[node.out])
+        return at.sent(g / slope, at.operands, at.result) if self.arrived else d / slope
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Take the derivative of a power at the difference from another value than the right one."""
+
+    minuend: int
+    other: Valued
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        made = at.tape.made[at.node.ins[0]]
+        value, a = self.other.value(at), at.tape.values[made.ins[self.minuend]]
+        if value is None or np.shape(value) != np.shape(a):
+            return d
+        return at.sent(g, [a - value if self.minuend == 0 else value - a], at.result)
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """Return the gradient in another argument, of the same shape."""
+
+    number: int
+
+    def apply(self, at: Any, g: Any, d: np.ndarray) -> Any:
+        """Return that gradient: ``at`` has them all."""
+        return at[self.number]
+
+
+@dataclass(frozen=True)
+class EntryByEntry:
+    """Take the derivative of e / s in e as that of a logistic function: times 1 - e / s."""
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        return d * (1 - at.result)

@@ -50,8 +50,8 @@ class LeafDiagnosis:
 
     def lines_of_loss(self) -> list[int]:
         """Return the lines of the loss that any of the explanations is about."""
-        found = {m.line for mistakes in self.explanations for m in mistakes if m.line is not None}
-        return sorted(found)
+        every = [m for mistakes in self.explanations for m in mistakes if m.line is not None]
+        return sorted({line for m in every for line in (m.line, *m.used) if line is not None})
 
     def lines(self) -> list[str]:
         """Return the diagnosis in words, a line each."""

@@ -25,7 +25,7 @@ LARGEST_JACOBIAN = 1_000_000  # entries, of an operation that has no rule here
 class Change(Protocol):
     """What is done to what an operation sends to an operand."""
 
-    def apply(self, at: "At", g: np.ndarray, d: np.ndarray) -> np.ndarray:
+    def apply(self, at: "At", g: np.ndarray, d: np.ndarray) -> Any:
         """Return what is sent instead of d; g has arrived. Both have a first axis of size 1."""
 
 
@@ -44,11 +44,12 @@ class Leaf(NamedTuple):
 
 
 class At(NamedTuple):
-    """Where a change is made."""
+    """Where a change is made; ``memory`` is of the walk, for changes that add up over steps."""
 
     tape: Tape
     node: Node
     operand: int
+    memory: dict[Any, np.ndarray]
 
     @property
     def operands(self) -> list[Any]:
@@ -73,26 +74,27 @@ def reverse(
     ``start`` is what arrives at the result, 1 in every version unless given.
     """
     edits = _by_place(versions)
+    memory: dict[Any, np.ndarray] = {}
     arriving: dict[int, np.ndarray] = {tape.result: np.ones(1) if start is None else start}
     for node in reversed(tape.nodes):
         g = _arrived(tape, node, arriving)
         if g is None:
             continue
         for kind, some in edits.get((node.key, ARRIVED), {}).items():
-            g = _edited(At(tape, node, ARRIVED), kind, some, g, g, len(versions))
+            g = _edited(At(tape, node, ARRIVED, memory), kind, some, g, g, len(versions))
         operands = [tape.values[i] for i in node.ins]
         for k, i in enumerate(node.ins):
             if i not in tape.reach:
                 continue
             d = sent(tape, node, g, operands, tape.values[node.out], k)
             for kind, some in edits.get((node.key, k), {}).items():
-                d = _edited(At(tape, node, k), kind, some, g, d, len(versions))
+                d = _edited(At(tape, node, k, memory), kind, some, g, d, len(versions))
             arriving[i] = arriving[i] + d if i in arriving else d
+    whole = [arriving.get(i, np.zeros((1, *tape.values[i].shape))) for i in tape.arguments]
     found = []
-    for number, i in enumerate(tape.arguments):
-        d = arriving.get(i, np.zeros((1, *tape.values[i].shape)))
+    for number, d in enumerate(whole):
         for kind, some in edits.get((Leaf(number), ARRIVED), {}).items():
-            d = _edited(None, kind, some, d, d, len(versions))
+            d = _edited(whole, kind, some, d, d, len(versions))
         found.append(d)
     return found
 
@@ -130,8 +132,14 @@ def _edited(
         d[rows] = kind.apply_all([c for _, c in some], at, g[rows] if len(g) > 1 else g, d[rows])
         return d
     for row, change in some:
-        d[row] = change.apply(at, g[row : row + 1] if len(g) > 1 else g, d[row : row + 1])[0]
+        here = [_row(a, row) for a in at] if isinstance(at, list) else at
+        d[row] = change.apply(here, _row(g, row), d[row : row + 1])[0]
     return d
+
+
+def _row(a: np.ndarray, row: int) -> np.ndarray:
+    """Return one version."""
+    return a[row : row + 1] if len(a) > 1 else a
 
 
 # Rules: an equation, what arrived, operands, the result and the operand's number ------------------

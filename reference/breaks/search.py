@@ -6,6 +6,7 @@ each explain some leaves and leave the others as they are, and pairs that meet i
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ BASES = 24  # breaks that explain some leaves, of which pairs are tried with all
 JOINED = 256  # ways to join breaks of some leaves each
 MOST_TOGETHER = 8  # of these at once
 MOST_ENTRIES = 20_000_000  # of the gradients of all paths times factors
+LARGEST_DENOMINATOR = 5000
+DIRECTIONS, MOST_PAIRED, NEAREST = 32, 5000, 1000  # of looking for pairs
 ROUNDS, SETTLED, LARGEST_FACTOR = 8, 1e-9, 1e6  # of looking for a factor
 
 Gradient = Callable[[list[np.ndarray]], list[np.ndarray] | None]
@@ -251,8 +254,16 @@ def _factors(case: _Case, leaves: np.ndarray) -> list[Explanation]:
         before, at_before = factors, at
         factors = np.where(np.isfinite(step) & (np.abs(step) > SETTLED), factors + step, factors)
     near = [i for i, c in enumerate(factors) if abs(c - 1) > SETTLED and abs(c) < LARGEST_FACTOR]
-    rounded = scaled_paths(case.tape, wanted, [float(f"{c:.6g}") for c in factors])
-    return [Explanation((rounded[i],)) for i in near]
+    simple = scaled_paths(case.tape, wanted, [_simple(c) for c in factors])
+    return [Explanation((simple[i],)) for i in near]
+
+
+def _simple(factor: float) -> float:
+    """Return the fraction that a number is, if it is one of small numbers."""
+    if not abs(factor) < LARGEST_FACTOR:
+        return factor
+    fraction = float(Fraction(factor).limit_denominator(LARGEST_DENOMINATOR))
+    return fraction if abs(fraction - factor) <= SETTLED * abs(factor) else factor
 
 
 def _in_parts(case: _Case, some: list[Explanation]) -> list[np.ndarray]:
@@ -284,6 +295,8 @@ def _together(case: _Case) -> tuple[list[Explanation], int]:
     if not found:
         found, more = _pairs(case, list(parts.values()))
         tried += more
+    if not found:
+        found = case.those_that_explain(_near_pairs(case))
     simplest = min((e.simplicity for e in found), default=None)
     return [e for e in found if e.simplicity == simplest], tried
 
@@ -322,3 +335,46 @@ def _pairs(case: _Case, parts: list[Any]) -> tuple[list[Explanation], int]:
         if found := case.those_that_explain(some):
             return found, tried
     return [], tried
+
+
+def _near_pairs(case: _Case) -> list[Explanation]:
+    """Return pairs whose changes add up to nearly what is wrong, the nearest first.
+
+    They would add up exactly if neither met what the other sends. Changes are seen through a few
+    random directions.
+    """
+    every = [Explanation((b,)) for b in breaks(case.tape, 0)]
+    largest = [np.full(r.size, max(np.abs(r).max(initial=0), 1e-300)) for r in case.right]
+    size = np.concatenate(largest)[:, None]
+    directions = np.random.default_rng(0).standard_normal((len(size), DIRECTIONS)) / size
+    right, returned = (_flat([a[None] for a in arrays]) for arrays in (case.right, case.returned))
+    wrong = (returned - right) @ directions
+    seen = []
+    for start in range(0, len(every), case.at_once):
+        part = every[start : start + case.at_once]
+        seen.append((_flat(_in_parts(case, part)) - right) @ directions)
+    changes = np.concatenate(seen)
+    sizes = np.linalg.norm(changes, axis=1)
+    chosen = np.flatnonzero(np.isfinite(sizes) & (sizes > SETTLED * np.linalg.norm(wrong)))
+    alike = {
+        np.round(changes[i] / sizes[i], 9).tobytes() + np.round(np.log(sizes[i]), 9).tobytes(): i
+        for i in chosen[::-1]
+    }
+    chosen = np.array(sorted(alike.values())[:MOST_PAIRED], int)
+    if len(chosen) < 2:
+        return []
+    changes = changes[chosen]
+    distance = np.empty((len(chosen), len(chosen)))
+    squares = np.sum(changes**2, 1)
+    for i in range(0, len(chosen), AT_ONCE):
+        left = wrong - changes[i : i + AT_ONCE]
+        distance[i : i + AT_ONCE] = np.sum(left**2, 1)[:, None] + squares - 2 * left @ changes.T
+    distance[np.tril_indices(len(chosen))] = np.inf
+    nearest = np.argpartition(distance, min(NEAREST, distance.size - 1), axis=None)[:NEAREST]
+    nearest = nearest[np.argsort(distance.flat[nearest])]
+    pairs = zip(*np.unravel_index(nearest, distance.shape), strict=True)
+    return [
+        Explanation((*every[chosen[i]].breaks, *every[chosen[j]].breaks))
+        for i, j in pairs
+        if np.isfinite(distance[i, j])
+    ]

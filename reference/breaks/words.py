@@ -3,11 +3,12 @@
 import ast
 import linecache
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reference import jaxprs
+from reference.breaks.changes import Exchanged
 from reference.breaks.kinds.site import Break
 from reference.breaks.reverse import ARRIVED, Leaf
 from reference.breaks.tape import Node, Tape
@@ -30,7 +31,8 @@ class Mistake:
 
     ``says`` is a sentence, ``operation`` JAX's name for what it is about, ``file``, ``line``,
     ``column`` and ``end_column`` are where that stands (columns from 0), ``function`` is the
-    function that it is in. They are None where JAX does not know.
+    function that it is in. They are None where JAX does not know. ``used`` are further lines, in
+    which the value is used that the sentence is about.
     """
 
     says: str
@@ -40,6 +42,7 @@ class Mistake:
     line: int | None = None
     column: int | None = None
     end_column: int | None = None
+    used: tuple[int, ...] = ()
 
     @property
     def place(self) -> str:
@@ -47,7 +50,8 @@ class Mistake:
         if self.file is None:
             return ""
         function = str(self.function).rsplit(".", 1)[-1]
-        return f"{Path(self.file).name}, line {self.line}, in {function}"
+        lines = [f"line {self.line}", *(f"used in line {n}" for n in self.used)]
+        return f"{Path(self.file).name}, {', '.join(lines)}, in {function}"
 
     def __str__(self) -> str:
         return f"{self.says} ({self.place})" if self.place else self.says
@@ -73,8 +77,11 @@ def mistake(tape: Tape, broken: Break, labels: Sequence[str]) -> Mistake:
     if isinstance(edit.key, Leaf):
         whole = labels[edit.key.number]
         says = broken.says.replace("{value}", whole).replace("{operand}", whole)
-        return Mistake(says, "the whole gradient")
-    node = tape.places[broken.key][0]
+        if isinstance(edit.change, Exchanged):
+            says = says.replace("{other}", labels[edit.change.number])
+        uses = tape.uses[tape.arguments[edit.key.number]]
+        return _placed(says, "the whole gradient", uses[0][0].source if uses else None)
+    about, node = (tape.places[key][0] for key in (broken.key, edit.key))
     where = node.source
     expression = _expression(node, where)
     part, other = (_operand(node, where, k) for k in (edit.operand, 1 - edit.operand))
@@ -87,10 +94,17 @@ def mistake(tape: Tape, broken: Break, labels: Sequence[str]) -> Mistake:
     says = broken.says
     for name, text in words.items():
         says = says.replace(f"{{{name}}}", text)
+    others = {tape.places[e.key][0].source for e in broken.edits if not isinstance(e.key, Leaf)}
+    lines = {o.line for o in others if o is not None and where is not None and o.file == where.file}
+    found = _placed(says, about.name, about.source)
+    return replace(found, used=tuple(sorted(lines - {found.line})))
+
+
+def _placed(says: str, operation: str, where: jaxprs.Source | None) -> Mistake:
     if where is None:
-        return Mistake(says, node.name)
+        return Mistake(says, operation)
     end = where.end_column if where.end_line == where.line else where.column
-    return Mistake(says, node.name, where.file, where.function, where.line, where.column, end)
+    return Mistake(says, operation, where.file, where.function, where.line, where.column, end)
 
 
 def _value(tape: Tape, of: Any, labels: Sequence[str], file: str | None) -> str:

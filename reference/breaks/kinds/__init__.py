@@ -5,16 +5,19 @@ To add a kind, write a function that yields its breaks at a site, and put it in 
 
 from collections.abc import Iterator
 
-from reference.breaks.kinds.forms import orders, sums, transposes
+from reference.breaks.kinds.forms import cuts, orders, sums, transposes
 from reference.breaks.kinds.leaves import of_leaves
 from reference.breaks.kinds.loops import of_loops, of_values
 from reference.breaks.kinds.paths import factors, left_out, paths, steps
 from reference.breaks.kinds.site import Break, reach, sites
-from reference.breaks.kinds.slopes import slopes
-from reference.breaks.kinds.values import elsewhere, moved
+from reference.breaks.kinds.slopes import skipped, slopes, softmax
+from reference.breaks.kinds.values import elsewhere, exchanged, moved, residuals
 from reference.breaks.tape import Tape
 
-KINDS = (paths, slopes, left_out, transposes, sums, steps, factors, orders, elsewhere, moved)
+KINDS = (
+    paths, slopes, left_out, transposes, sums, steps, factors, softmax, exchanged, cuts, orders,
+    elsewhere, residuals, skipped, moved,
+)  # fmt: skip
 """The kinds of breaks at a site, the simplest first."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from reference import jaxprs
-from reference.breaks.changes import Arrived, Other, Overwritten, Scaled, Sent
+from reference.breaks.changes import Arrived, Cut, Other, Overwritten, Scaled, Sent
 from reference.breaks.kinds.site import Break, Site
 
 WITH = "the gradient with respect to {operand}"
@@ -15,10 +15,11 @@ WITH = "the gradient with respect to {operand}"
 def transposes(site: Site) -> Iterator[Break]:
     """Yield factors and results that are transposed, or that have the right shape by accident."""
     if site.name == "dot_general":
-        if site.other.ndim == 2 and len({*site.other.shape}) == 1:
+        swapped = _square(site)
+        if swapped is not None:
             yield site.change(
                 "in the gradient with respect to {operand}, the factor {other} is transposed",
-                Other(np.transpose),
+                Other(swapped),
             )
         if site.y.ndim == 2 and len({*site.y.shape}) == 1:
             says = "in the gradient with respect to {operand}, what arrives is transposed"
@@ -34,6 +35,27 @@ def transposes(site: Site) -> Iterator[Break]:
     if site.name == "transpose" and site.x.ndim == 2 and min(site.x.shape) > 1:
         says = f"{WITH} is reshaped where it should be transposed"
         yield site.change(says, Sent(reshaped))
+
+
+def _square(site: Site) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return how to transpose the other factor, if its matrices are square."""
+    axes = jaxprs.axes_of_product(site.nodes[0].equation)
+    theirs, out = axes[1 - site.operand], axes[2]
+    batch = [a for a in theirs if a in axes[site.operand] and a in out]
+    two = [i for i, a in enumerate(theirs) if a not in batch]
+    if len(two) != 2 or len({site.other.shape[i] for i in two}) != 1:
+        return None
+    return lambda v: np.swapaxes(v, *two)
+
+
+def cuts(site: Site) -> Iterator[Break]:
+    """Yield parts of joined arrays that are cut at another place."""
+    if site.name == "concatenate":
+        axis = jaxprs.axis(site.nodes[0].equation)
+        whole, own = site.y.shape[axis], site.x.shape[axis]
+        for word, start in (("front", 0), ("end", whole - own)):
+            says = f"the gradient with respect to {{operand}} is cut from the {word} of the whole"
+            yield site.change(says, Cut(start, axis))
 
 
 def transposed(d: np.ndarray) -> np.ndarray:
@@ -85,7 +107,7 @@ def _summed(site: Site) -> list[int]:
         dims = jaxprs.broadcast_dimensions(site.nodes[0].equation)
         kept = [a for a, n in zip(dims, site.x.shape, strict=True) if n > 1]
         return [a for a in range(len(shape)) if a not in kept and shape[a] > 1]
-    if site.name in ("add", "sub", "mul", "div") and site.x.ndim == len(shape):
+    if site.name in ("add", "sub", "mul", "div", "tile") and site.x.ndim == len(shape):
         return [a for a, n in enumerate(site.x.shape) if n == 1 < shape[a]]
     return []
 

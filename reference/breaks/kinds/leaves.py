@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 
-from reference.breaks.changes import Scaled, Sent
+from reference.breaks.changes import Exchanged, Scaled, Sent
 from reference.breaks.kinds.forms import reshaped, transposed
 from reference.breaks.kinds.site import Break
 from reference.breaks.reverse import ARRIVED, Edit, Leaf
@@ -23,6 +23,10 @@ def of_leaves(tape: Tape, wanted: int) -> Iterator[Break]:
         for says, factor in (("zero", 0.0), ("taken twice", 2.0), ("halved", 0.5)):
             says = f"the gradient with respect to {{value}} is {says}"
             yield Break((Edit(Leaf(number), ARRIVED, Scaled(factor)),), says, number)
+        for other, j in enumerate(tape.arguments[: tape.program.number]):
+            if other != number and tape.values[j].shape == shape:
+                says = "the gradient with respect to {value} is that with respect to {other}"
+                yield Break((Edit(Leaf(number), ARRIVED, Exchanged(other)),), says, number)
         says = "the gradient with respect to {value} has the wrong sign"
         yield Break((Edit(Leaf(number), ARRIVED, Scaled(-1.0)),), says, number)
 

@@ -1,11 +1,12 @@
 """Breaks of what is used several times, and of what a step of a loop hands to the next."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from reference.breaks.changes import Aged, Scaled, Sent
+from reference.breaks.changes import Accumulated, Aged, Scaled, Sent
 from reference.breaks.kinds.site import Break, carries
 from reference.breaks.reverse import ARRIVED, Edit
 from reference.breaks.tape import Tape
@@ -61,6 +62,11 @@ def _cuts(tape: Tape, what: str, key: Any, uses: list[tuple[Any, int]]) -> Itera
     yield scaled("is carried to the step before with the wrong sign", -1.0)
     yield scaled("is carried to the step before twice", 2.0)
     yield scaled("is carried to the step before by half", 0.5)
+    first = number == 0
+    yield scaled("is not carried to the step before, but to what the loop begins with", 1.0 * first)
+    yield scaled("is not carried to what the loop begins with", 1.0 * ~first)
+    added = tuple(Edit(*use, Accumulated()) for use in uses)
+    yield Break(added, f"{what} is added to what was carried before", key, about=key)
     for j in range(1, n):
         if n <= LONG or j in (1, 2, 3, n - 2, n - 1):
             yield scaled(f"is not carried from step {j + 1} to step {j}", 1.0 * (number != j))
@@ -75,7 +81,8 @@ def windows(tape: Tape, wanted: int) -> Iterator[Break]:
     chosen = [uses for key, uses in tape.carried.items() if carries(tape, key, wanted)]
     every = [use for uses in chosen for use in uses]
     for uses in [every, *chosen][: None if len(chosen) > 1 else 1]:
-        edits = tuple(Edit(*use, Aged()) for use in uses)
-        for steps in range(1, max((len(tape.places[k]) for k, _ in uses), default=1)):
+        longest = max((len(tape.places[k]) for k, _ in uses), default=1)
+        for steps, begun in product(range(1, longest), (True, False)):
+            edits = tuple(Edit(*use, Aged(begun)) for use in uses)
             says = f"from each output, the gradient is carried back through {steps} steps at most"
             yield Break(edits, says, None, steps)

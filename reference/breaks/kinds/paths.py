@@ -36,6 +36,11 @@ def _sizes(tape: Tape) -> list[int]:
 
 def left_out(site: Site) -> Iterator[Break]:
     """Yield operations whose derivative is left out."""
+    if site.name == "dot_general" and site.x.shape == site.y.shape:
+        says = "in the gradient with respect to {operand}, the factor {other} is left out"
+        yield site.change(says, Unruled())
+        if len(site.nodes) > 1:
+            yield site.change(f"{says} at the first step", Unruled(0))
     if site.name in ("mul", "div"):
         yield site.change(
             "in the gradient with respect to {operand}, the factor {other} is left out", Unruled()

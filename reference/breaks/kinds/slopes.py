@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from reference.breaks.changes import Sloped
+from reference.breaks.changes import EntryByEntry, Scaled, Sloped, Unsloped
 from reference.breaks.kinds.site import Break, Site
+from reference.breaks.reverse import SLOPES, Edit
+
+MOST_SUMS = 4  # between an operation and the function that is applied to its result
 
 
 def slopes(site: Site) -> Iterator[Break]:
@@ -38,3 +41,42 @@ OTHER_SLOPES: dict[str, Callable[[Any, Any], Any]] = {
     "1 / (1 - h^2)": lambda a, h: 1 / (1 - h * h),
     "a > 0": lambda a, h: a > 0,
 }
+
+
+def skipped(site: Site) -> Iterator[Break]:
+    """Yield slopes that are left out on one of several paths: before an operation, or after it."""
+    tape = site.tape
+    last = site.nodes[-1]
+    for of in _after(site):
+        if len(tape.uses[last.ins[site.operand]]) > 1 or last.name == "dot_general":
+            says = "the gradient with respect to {operand} leaves out the derivative of {value}"
+            yield site.change(says, Unsloped(of, 0, arrived=True), of)
+    made = tape.made.get(last.ins[site.operand])
+    if made is not None and made.name in SLOPES and len(tape.uses[made.out]) > 1:
+        later = made.step - last.step
+        says = "the derivative of {value} is left out of what comes from {operand}"
+        edits = (Edit(site.key, site.operand, Unsloped(made.key, later, arrived=False)),)
+        yield Break(edits, says, made.key, about=made.key)
+
+
+def _after(site: Site) -> Iterator[Any]:
+    """Yield the functions to which sums carry a result, at the same step."""
+    node = site.nodes[-1]
+    for _ in range(MOST_SUMS):
+        users = site.tape.uses[node.out]
+        if len(users) != 1 or users[0][0].step != node.step:
+            return
+        node = users[0][0]
+        if node.name in SLOPES and node.name != "neg":
+            yield node.key
+            return
+        if node.name not in ("add", "sub"):
+            return
+
+
+def softmax(site: Site) -> Iterator[Break]:
+    """Yield a softmax that is differentiated as if each entry were a function of its own."""
+    made = site.tape.made.get(site.nodes[0].ins[0])
+    if site.name == "div" and site.operand == 0 and made is not None and made.name == "exp":
+        edits = Edit(site.key, 0, EntryByEntry()), Edit(site.key, 1, Scaled(0.0))
+        yield Break(edits, "the derivative of {expression} is taken entry by entry")

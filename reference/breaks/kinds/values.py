@@ -1,35 +1,82 @@
 """Breaks of values: another of the same shape stands for the right one."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from reference.breaks.changes import Other, Valued
+from reference.breaks.changes import Other, Own, Residual, Valued
 from reference.breaks.kinds.site import Break, Site
-from reference.breaks.reverse import SLOPES
+from reference.breaks.reverse import SLOPES, Edit
 
-MOST_VALUES = 40  # that may stand for the right one: more of the same shape are not tried
+MOST_VALUES = 60  # that may stand for the right one: more of the same shape are not tried
 
 
 def elsewhere(site: Site) -> Iterator[Break]:
     """Yield values that stand for the right one: the other factor, or where a slope is taken."""
     if site.name in ("mul", "dot_general") or (site.name == "div" and site.operand == 0):
-        right, says = (
-            site.other,
-            "in the gradient with respect to {operand}, {value} stands for {other}",
-        )
-    elif site.name in ("tanh", "logistic", "exp", "sqrt", "rsqrt", "integer_pow", "square", "log"):
-        right, says = site.y, "the derivative of {expression} is taken at {value}"
+        right, of_right = site.other, site.nodes[0].ins[1 - site.operand]
+        says = "in the gradient with respect to {operand}, {value} stands for {other}"
+    elif site.name in SLOPED:
+        right, of_right = site.y, site.nodes[0].ins[0]
+        says = "the derivative of {expression} is taken at {value}"
     else:
         return
     if right.ndim == 0:
         return
-    loop = len(site.nodes) > 1
-    for of in site.alike.get(right.shape, ())[:MOST_VALUES]:
-        moving = loop and not isinstance(of, int) and len(site.tape.places[of]) > 1
-        for later in (0, -1, 1) if moving else (0,):
-            at = {0: "", -1: " of the step before", 1: " of the step after"}[later]
-            yield site.change(says.replace("{value}", "{value}" + at), Valued(of, later), of)
+    for change, at, of in _values(site, right.shape, of_right):
+        yield site.change(says.replace("{value}", "{value}" + at), change, of)
+
+
+SLOPED = frozenset(
+    ["tanh", "logistic", "exp", "sqrt", "rsqrt", "integer_pow", "square", "log", "max"]
+)
+
+
+def _values(site: Site, shape: tuple[int, ...], right: int) -> Iterator[tuple[Valued, str, Any]]:
+    """Yield values of a shape, with words for their step, and whose they are."""
+    tape, loop = site.tape, len(site.nodes) > 1
+    made = tape.made.get(right)
+    candidates = site.alike.get(shape, [])
+    if made is not None and len(candidates) > MOST_VALUES:  # those that the loop carries come first
+        first = [made.key, *tape.carried]
+        candidates = sorted(candidates, key=lambda of: of not in first)
+    for of in candidates[:MOST_VALUES]:
+        moving = loop and not isinstance(of, int) and len(tape.places[of]) > 1
+        yield Valued(of), "", of
+        if not moving:
+            continue
+        yield Valued(of, -1), " of the step before", of
+        yield Valued(of, 1), " of the step after", of
+        yield Valued(of, mirrored=True), ", the steps in reverse order,", of
+        wrapped = " of the step before, that of the last step before the first,"
+        yield Valued(of, -1, wraps=True), wrapped, of
+        yield Valued(of, 1, wraps=True), " of the step after, the first after the last,", of
+
+
+def residuals(site: Site) -> Iterator[Break]:
+    """Yield squares of differences from another value, as from the target of another step."""
+    if site.name not in ("integer_pow", "square"):
+        return
+    tape = site.tape
+    made = tape.made.get(site.nodes[0].ins[0])
+    if made is None or made.name != "sub":
+        return
+    for k in (0, 1):
+        fixed = made.ins[k]
+        if fixed in tape.reach:
+            continue
+        for change, at, of in _values(site, tape.values[fixed].shape, fixed):
+            says = "the derivative of {expression} is taken with {value}" + at + " subtracted"
+            edits = (Edit(site.key, site.operand, Residual(1 - k, change)),)
+            yield Break(edits, says, of, about=made.key)
+
+
+def exchanged(site: Site) -> Iterator[Break]:
+    """Yield factors that are exchanged, in the gradients of a product with respect to both."""
+    if site.name == "mul" and site.operand == 0 and site.x.shape == site.other.shape:
+        edits = tuple(Edit(site.key, k, Own()) for k in (0, 1))
+        yield Break(edits, "the factors of {expression} are exchanged in its gradients")
 
 
 def moved(site: Site) -> Iterator[Break]:
@@ -54,6 +101,15 @@ def moved(site: Site) -> Iterator[Break]:
             Other(lambda v: np.roll(v, -1, 0)),
         )
         yield site.change(f"{says}in reverse order", Other(lambda v: v[::-1]))
+        for number in site.alike.get(shape[1:], ()):
+            if isinstance(number, int):
+                begun = site.tape.values[site.tape.arguments[number]]
+                before = f"{says}those of the entry before, with {{value}} before the first"
+                yield site.change(before, Other(_begun(begun)), number)
+
+
+def _begun(value: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda v: np.concatenate([value[None], v[:-1]])
 
 
 def _shifted_by(n: int) -> Callable[[np.ndarray], np.ndarray]:
