@@ -97,8 +97,12 @@ def compare(
         False: one sequence, x (T, D) and h0 (H,).
     layout : str
         ``"time_first"``; ``"batch_first"``, x is (B, T, D), the target (B, T, O), h (B, T+1, H);
-        or ``"columns"``, every vector is a column: b is (H, 1), c (O, 1), x (T, D, B), h0 (H, B),
-        the target (T, O, B), h (T+1, H, B), with B = 1 for single sequences.
+        ``"columns"``, every vector is a column: b is (H, 1), c (O, 1), x (T, D, B), h0 (H, B),
+        the target (T, O, B), h (T+1, H, B), with B = 1 for single sequences; ``"rows"``, vectors
+        are rows, h = tanh(x @ U + h @ W + b), so that every parameter with two axes, and its
+        gradient, is the transpose: W is (H, H) and stands on the right, U (D, H), V (H, O), and
+        gates lie side by side along the last axis; time comes first there; or
+        ``"batch_first_rows"``, both of these.
     sizes : mapping, optional
         Fixes any of T, B, D, H and O, for code that works for those sizes only: ``{"O": 1}``.
     time_budget : float or None

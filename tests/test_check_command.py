@@ -134,7 +134,7 @@ def test_json_on_stdout_is_all_there_is(folder, capsys):
         (["handmade:gradients", "--sizes", "N=2"], "sizes names 'N'; expected any of T B D H O"),
         (["handmade:gradients", "--sizes", "H"], "'H': expected sizes such as O=1,H=10"),
         (["handmade:gradients", "--sizes", "H=x"], "'x'; expected an integer of at least 1"),
-        (["handmade:gradients", "--layout", "rows"], "layout is 'rows'; expected one of time"),
+        (["handmade:gradients", "--layout", "steps"], "layout is 'steps'; expected one of time"),
         (["handmade:gradients", "--time-budget", "0"], "expected an integer of at least 1"),
         (["handmade:gradients", "--json", "/no/such/folder/x"], "cannot write"),
     ],

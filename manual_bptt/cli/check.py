@@ -46,7 +46,7 @@ def add_to(commands: Any) -> None:
     check.add_argument("--single", action="store_true", help="single sequences, no batch axis")
     check.add_argument(
         "--layout", default="time_first", metavar="NAME",
-        help="time_first, batch_first or columns (%(default)s)",
+        help="time_first, batch_first, columns, rows or batch_first_rows (%(default)s)",
     )  # fmt: skip
     check.add_argument(
         "--sizes", metavar="O=1,H=10", type=_sizes, default={}, help="fix any of T, B, D, H, O"

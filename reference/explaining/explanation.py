@@ -12,7 +12,7 @@ from reference.explaining.localisation import on_lengths, on_steps
 from reference.explaining.observations import observations
 from reference.explaining.smallest import smallest
 from reference.findings import Counterexample, Diagnosis
-from reference.judging.candidates import LAYOUTS, Caller, Flaw
+from reference.judging.candidates import BATCH_FIRST, LAYOUTS, Caller, Flaw
 from reference.judging.memory import Draw, shortest_history
 from reference.judging.processes import NoVerdictError
 from reference.judging.verdicts import judge, judged_calls
@@ -99,7 +99,7 @@ def _other_conventions(caller: Caller, draw: Draw) -> list[str]:
     shape: dict[str, Any] = {"T": 6, "B": 2, "D": 3, "H": 4, "O": 5, **draw["sizes"]}
     called = (draw["batched"], caller.layout)
     for batched, layout in product((draw["batched"], not draw["batched"]), LAYOUTS):
-        if (batched, layout) == called or (layout == "batch_first" and not batched):
+        if (batched, layout) == called or (layout in BATCH_FIRST and not batched):
             continue
         other = Caller(caller.candidate, layout, caller.time_budget)
         options = {k: v for k, v in draw.items() if k not in ("batched", "sizes", "few_shapes")}

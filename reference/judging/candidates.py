@@ -4,17 +4,20 @@ A candidate is ``candidate(params, x, h0, target)``; it returns a mapping or a n
 of the gradients ``W U b V c x h0 h``, and its ``states`` if it likes. Where it is written for
 another layout than this package's, arrays are rearranged on the way in and on the way back:
 
-    layout        x          h0      target, y   h, states     b, c
-    time_first    (T, B, D)  (B, H)  (T, B, O)   (T+1, B, H)   (H,), (O,)
-    batch_first   (B, T, D)  (B, H)  (B, T, O)   (B, T+1, H)   (H,), (O,)
-    columns       (T, D, B)  (H, B)  (T, O, B)   (T+1, H, B)   (H, 1), (O, 1)
+    layout            x          h0      target, y   h, states     b, c          W, U, V
+    time_first        (T, B, D)  (B, H)  (T, B, O)   (T+1, B, H)   (H,), (O,)    W @ h
+    batch_first       (B, T, D)  (B, H)  (B, T, O)   (B, T+1, H)   (H,), (O,)    W @ h
+    columns           (T, D, B)  (H, B)  (T, O, B)   (T+1, H, B)   (H, 1), (O, 1)  W @ h
+    rows              (T, B, D)  (B, H)  (T, B, O)   (T+1, B, H)   (H,), (O,)    h @ W
+    batch_first_rows  (B, T, D)  (B, H)  (B, T, O)   (B, T+1, H)   (H,), (O,)    h @ W
 
 Where the state of a cell has several arrays, h0, h and states are arranged as it is, in tuples and
 mappings, and each array has axes of its own in the place of H.
 
-A single sequence has no batch axis in the first two layouts, and one column in the last. W, U and V
-are the same in all of them. The target of ``last_step_squared_error`` has no
-axis of time.
+In rows, every parameter with two axes, and its gradient, is the transpose: W (H, H), U (D, H),
+V (H, O), and for gates W (H, 3H), so that they stand side by side along the last axis. Time comes
+first there as in time_first, but for batch_first_rows. In columns a single sequence has one column,
+elsewhere it has no batch axis. The target of ``last_step_squared_error`` has no axis of time.
 """
 
 import time
@@ -31,7 +34,9 @@ from reference.problems import Problem
 from reference.user_code import Outcome, OutOfTimeError, Runner, arranged
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
-LAYOUTS = ("time_first", "batch_first", "columns")
+LAYOUTS = ("time_first", "batch_first", "columns", "rows", "batch_first_rows")
+BATCH_FIRST = frozenset({"batch_first", "batch_first_rows"})
+OF_ROWS = frozenset({"rows", "batch_first_rows"})  # parameters are the transposes
 WITH_BATCH = frozenset({"x", "h0", "target", "h", "states"})  # arrays that have a batch axis
 OVER_TIME = frozenset({"x", "target", "h", "states"})  # and that have an axis of time before it
 
@@ -169,7 +174,9 @@ def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np
     """Return an array of a problem, or the gradient in it, as a layout has it."""
     batched, name = "B" in problem.sizes, root(name)
     timeless = name == "target" and not problem.facts.over_time
-    if layout == "batch_first" and name in OVER_TIME and batched and not timeless:
+    if layout in OF_ROWS and name in problem.cell.fields:
+        return array.T if array.ndim == 2 else array
+    if layout in BATCH_FIRST and name in OVER_TIME and batched and not timeless:
         return array.swapaxes(0, 1)
     if layout == "columns" and name in WITH_BATCH and batched:
         return np.moveaxis(array, int(name in OVER_TIME and not timeless), -1)
@@ -266,7 +273,7 @@ def _hint(
     """Return what a wrong shape looks like, if it looks like something."""
     sizes = problem.sizes
     if root(name) in ("h", "states"):
-        axis = int(layout == "batch_first" and "B" in sizes)
+        axis = int(layout in BATCH_FIRST and "B" in sizes)
         if shape == (*expected[:axis], sizes["T"], *expected[axis + 1 :]):
             return "; one state is missing: there are T+1, from h[0] to h[T]"
     if shape == expected[::-1] and len(shape) == 2:
