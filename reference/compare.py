@@ -18,7 +18,7 @@ where in time it goes wrong, and by the smallest problem that shows it.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import numpy as np
 from reference.drawing import checked_sizes, draw_problems
 from reference.explaining.explanation import with_reasons
 from reference.findings import Diagnosis
-from reference.judging.candidates import Caller, Candidate
+from reference.judging.candidates import Caller, Candidate, require_known
 from reference.judging.memory import Draw, to_call_again
 from reference.judging.verdicts import judge
 from reference.network import named_cell
@@ -56,6 +56,7 @@ def compare(
     storage: str | None = None,
     batched: bool = True,
     layout: str = "time_first",
+    returns: Sequence[str] = (),
     sizes: Mapping[str, int] | None = None,
     time_budget: float | None = 60.0,
     explained: bool = True,
@@ -69,7 +70,8 @@ def compare(
         ``candidate(params, x, h0, target)``; params has the parameters of the cell as fields: for
         the lab's W, U, b, V, c. It returns a mapping or a namedtuple with any of the gradients in
         these, x, h0 and every state, h (or dW, dU, ...), and with its ``states`` if it likes; what
-        it leaves out is reported as not returned. Axes of
+        it leaves out is reported as not returned. Names that follow a pattern, such as dWxh, dWaa
+        or weight_hh_l0 (``reference.names``), stand for these, and the report says so. Axes of
         length one may be missing or added, and the report says so: V as (H,) for one output, b as
         (H, 1).
     loss : str or callable
@@ -103,6 +105,10 @@ def compare(
         gradient, is the transpose: W is (H, H) and stands on the right, U (D, H), V (H, O), and
         gates lie side by side along the last axis; time comes first there; or
         ``"batch_first_rows"``, both of these.
+    returns : sequence of str, optional
+        What the parts of a tuple are that the candidate returns, in its order, by names that it
+        might return in a mapping; ``"loss"`` and ``"_"`` are no gradients:
+        ``("loss", "dWxh", "dWhh", "dWhy", "dbh", "dby", "_")``.
     sizes : mapping, optional
         Fixes any of T, B, D, H and O, for code that works for those sizes only: ``{"O": 1}``.
     time_budget : float or None
@@ -138,7 +144,7 @@ def compare(
     >>> report.passed, report.rows[4].gradient, report.rows[4].status, report.rows[0].status
     (True, 'c', 'match', 'not returned')
     """
-    caller = Caller(candidate, layout, time_budget)
+    caller = Caller(candidate, layout, time_budget, returns)
     for name, value, least in (("cases", cases, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
@@ -149,6 +155,7 @@ def compare(
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     fixed = checked_sizes(sizes, batched)
     cell = named_cell(cell)
+    require_known(returns, cell)
     few_shapes = each_shape_compiles(loss, cell)
     draw: Draw = {
         "loss": loss, "cell": cell, "dtype": dtype, "arithmetic": arithmetic, "storage": storage,

@@ -373,7 +373,7 @@ def test_a_timer_that_is_already_set_is_left_alone():
         (
             {"layout": "diagonal"},
             ValueError,
-            "layout is 'diagonal'; expected one of time_first, batch_fir",
+            "layout is 'diagonal'; expected one of time_first",
         ),
         ({"time_budget": 0}, ValueError, "time_budget is 0; expected a number of seconds above 0"),
         ({"time_budget": "1"}, ValueError, "time_budget is '1'; expected a number of seconds"),

@@ -43,7 +43,7 @@ LAYERS = CORE | {
     "__init__": {"cells", "params", "losses", "forward", "backward", "gradients"},
 }
 # What each shelf of reference may import of reference, from the ground up.
-_GROUND = {"devices", "jaxprs", "user_code"}
+_GROUND = {"devices", "jaxprs", "names", "user_code"}
 _PROVED = {*_GROUND, "network", "rounding", "arrays", "problems", "oracle"}
 _JUDGED = {*_PROVED, "mistakes", "findings", "report", "judging"}
 REFERENCE = {

@@ -26,7 +26,7 @@ from manual_bptt.cli.shared import (
 
 # Options that ``reference.compare`` has by the same names.
 AS_THEY_ARE = (
-    "cases", "seed", "dtype", "arithmetic", "storage", "layout", "sizes", "time_budget",
+    "cases", "seed", "dtype", "arithmetic", "storage", "layout", "returns", "sizes", "time_budget",
 )  # fmt: skip
 
 
@@ -47,6 +47,10 @@ def add_to(commands: Any) -> None:
     check.add_argument(
         "--layout", default="time_first", metavar="NAME",
         help="time_first, batch_first, columns, rows or batch_first_rows (%(default)s)",
+    )  # fmt: skip
+    check.add_argument(
+        "--returns", metavar="NAMES", type=_names, default=(),
+        help="what the parts of a tuple are: loss,dWxh,dWhh,dWhy,dbh,dby,_",
     )  # fmt: skip
     check.add_argument(
         "--sizes", metavar="O=1,H=10", type=_sizes, default={}, help="fix any of T, B, D, H, O"
@@ -80,6 +84,11 @@ def _sizes(text: str) -> dict[str, int]:
             raise argparse.ArgumentTypeError(f"{text!r}: expected sizes such as O=1,H=10")
         sizes[name.strip()] = positive(number.strip())
     return sizes
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return ("dWxh", "dWhh") for dWxh,dWhh."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _check(arguments: argparse.Namespace) -> int:

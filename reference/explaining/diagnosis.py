@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference.findings import Finding
-from reference.judging.candidates import Caller, returned
+from reference.judging.candidates import Caller
+from reference.judging.reading import returned
 from reference.judging.verdicts import judge_whole
 from reference.mistakes import MISTAKES, Derivation, Mistake, combined, outputs_of, results_of
 from reference.network import CELLS

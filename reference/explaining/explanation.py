@@ -12,9 +12,11 @@ from reference.explaining.localisation import on_lengths, on_steps
 from reference.explaining.observations import observations
 from reference.explaining.smallest import smallest
 from reference.findings import Counterexample, Diagnosis
-from reference.judging.candidates import BATCH_FIRST, LAYOUTS, Caller, Flaw
+from reference.judging.candidates import Caller
+from reference.judging.layouts import BATCH_FIRST, LAYOUTS
 from reference.judging.memory import Draw, shortest_history
 from reference.judging.processes import NoVerdictError
+from reference.judging.reading import Flaw
 from reference.judging.verdicts import judge, judged_calls
 from reference.network import in_code
 from reference.network.losses import AnyLoss, named_loss
@@ -101,7 +103,7 @@ def _other_conventions(caller: Caller, draw: Draw) -> list[str]:
     for batched, layout in product((draw["batched"], not draw["batched"]), LAYOUTS):
         if (batched, layout) == called or (layout in BATCH_FIRST and not batched):
             continue
-        other = Caller(caller.candidate, layout, caller.time_budget)
+        other = Caller(caller.candidate, layout, caller.time_budget, caller.returns)
         options = {k: v for k, v in draw.items() if k not in ("batched", "sizes", "few_shapes")}
         sizes = shape if batched else shape | {"B": None}
         problem = random_problem(**sizes, regime="contracting", seed=0, **options)
@@ -195,6 +197,7 @@ def _to_reproduce(caller: Caller, loss: AnyLoss, *problems: Problem) -> tuple[st
     """Return lines of Python that judge a candidate on one problem after another."""
     name, (*imports,) = caller.runner.importable
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
+    layout += f", returns={(*caller.returns,)!r}" if caller.returns else ""
     if callable(loss):
         imports += importable(loss)[1]
     imports += in_code(problems[0].cell)[1]
