@@ -57,6 +57,7 @@ def compare(
     batched: bool = True,
     layout: str = "time_first",
     returns: Sequence[str] = (),
+    tokens: bool = False,
     sizes: Mapping[str, int] | None = None,
     time_budget: float | None = 60.0,
     explained: bool = True,
@@ -77,8 +78,11 @@ def compare(
     loss : str or callable
         The loss that the candidate differentiates: ``"squared_error"`` (the sum over time, batch
         and outputs), ``"last_step_squared_error"``, ``"final_state_squared_error"`` (that of h[T],
-        whose target is like h0), or a JAX function ``(y, target)`` that returns a scalar, of
-        arrays in the first layout.
+        whose target is like h0), ``"cross_entropy"`` (of the softmax of the outputs, where the
+        target are labels, integers from 0 to O - 1, (T, B) or (T,); a sum over time and batch), or
+        a JAX function ``(y, target)`` that returns a scalar, of arrays in the first layout. A name
+        may be followed by what the loss is divided by: ``"cross_entropy/T"``,
+        ``"squared_error/TBO"`` (the mean), ``"squared_error/2"``.
     cell : str or Cell
         The cell of the network: ``"tanh"``, the lab's, another of ``reference.network.CELLS``, or a
         ``reference.Cell`` of your own. Where its state has several arrays, h0, h and states, and a
@@ -109,6 +113,9 @@ def compare(
         What the parts of a tuple are that the candidate returns, in its order, by names that it
         might return in a mapping; ``"loss"`` and ``"_"`` are no gradients:
         ``("loss", "dWxh", "dWhh", "dWhy", "dbh", "dby", "_")``.
+    tokens : bool
+        True: x are integers from 0 to D - 1, (T, B) or (T,), each of which stands for a row with a
+        single 1, as in a network that reads characters.
     sizes : mapping, optional
         Fixes any of T, B, D, H and O, for code that works for those sizes only: ``{"O": 1}``.
     time_budget : float or None
@@ -148,8 +155,9 @@ def compare(
     for name, value, least in (("cases", cases, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
-    if not isinstance(batched, bool):
-        raise ValueError(f"batched is {batched!r}; expected True or False")
+    for name, flag in (("batched", batched), ("tokens", tokens)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} is {flag!r}; expected True or False")
     dtype = dtype or default_dtype(arithmetic, storage)
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
@@ -159,7 +167,7 @@ def compare(
     few_shapes = each_shape_compiles(loss, cell)
     draw: Draw = {
         "loss": loss, "cell": cell, "dtype": dtype, "arithmetic": arithmetic, "storage": storage,
-        "batched": batched, "sizes": fixed, "few_shapes": few_shapes,
+        "batched": batched, "sizes": fixed, "few_shapes": few_shapes, "tokens": tokens,
     }  # fmt: skip
     report = Report.of(progress(judge(caller, draw_problems(cases, seed, **draw))))
     if caller.out_of_time:

@@ -26,7 +26,8 @@ from manual_bptt.cli.shared import (
 
 # Options that ``reference.compare`` has by the same names.
 AS_THEY_ARE = (
-    "cases", "seed", "dtype", "arithmetic", "storage", "layout", "returns", "sizes", "time_budget",
+    "cases", "seed", "dtype", "arithmetic", "storage", "layout", "returns", "tokens", "sizes",
+    "time_budget",
 )  # fmt: skip
 
 
@@ -36,8 +37,9 @@ def add_to(commands: Any) -> None:
     check.add_argument("candidate", metavar="module:function", help="or path/to/file.py:function")
     check.add_argument(
         "--loss", default="squared_error", metavar="NAME",
-        help="squared_error, last_step_squared_error, final_state_squared_error, or "
-        "module:function in JAX (%(default)s)",
+        help="squared_error, last_step_squared_error, final_state_squared_error, cross_entropy "
+        "(its target are labels), each divided by numbers and sizes after a stroke, as cross_entropy/T, "
+        "or module:function in JAX (%(default)s)",
     )  # fmt: skip
     check.add_argument(
         "--cell", default="tanh", metavar="NAME",
@@ -52,6 +54,9 @@ def add_to(commands: Any) -> None:
         "--returns", metavar="NAMES", type=_names, default=(),
         help="what the parts of a tuple are: loss,dWxh,dWhh,dWhy,dbh,dby,_",
     )  # fmt: skip
+    check.add_argument(
+        "--tokens", action="store_true", help="x are integers below D, and no vectors"
+    )
     check.add_argument(
         "--sizes", metavar="O=1,H=10", type=_sizes, default={}, help="fix any of T, B, D, H, O"
     )

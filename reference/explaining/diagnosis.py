@@ -99,7 +99,8 @@ def telling_problems(
         shape |= sizes
         problem = random_problem(**shape, regime=regime, seed=4, cell=cell, **options)
         yield problem
-        by_name = isinstance(problem.loss, str) and not problem.facts.of_states
+        facts = problem.facts
+        by_name = isinstance(problem.loss, str) and facts.separable and not facts.of_states
         nearly_fitted = cell is LABS and by_name and problem.dtype == np.float64
         if nearly_fitted and TELLING[0][0] == T:
             yield _nearly_fitted(problem)

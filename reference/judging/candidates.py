@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference.arrays import OF_STATE, given_trees
-from reference.judging.layouts import LAYOUTS, in_layout
+from reference.judging.layouts import LAYOUTS, arguments
 from reference.judging.processes import CandidateProcess, NoVerdictError
 from reference.judging.reading import Flaw, one_array_each, prefixed, read_outcome, returned
 from reference.names import any_name, role_of
@@ -82,7 +82,7 @@ class Caller:
         """Call the candidate with copies of a problem; return None if there was no time for it."""
         if self.out_of_time:
             return None
-        arrays = _arguments(problem, self.layout)
+        arrays = arguments(problem, self.layout)
         left = None if self.time_budget is None else self.time_budget - self.spent
         started = time.perf_counter()
         try:
@@ -155,8 +155,3 @@ def _trees(problem: Problem) -> dict[str, Any]:
         return {}
     names = dict.fromkeys((*OF_STATE, *(k for k, v in prefixed(cell).items() if v in OF_STATE)))
     return dict.fromkeys(names, cell.state) | given_trees(cell, problem.loss)
-
-
-def _arguments(problem: Problem, layout: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a problem in a layout."""
-    return {k: in_layout(k, a, problem, layout) for k, a in problem.arrays.items()}

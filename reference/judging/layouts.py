@@ -13,7 +13,8 @@ mappings, and each array has axes of its own in the place of H.
 In rows, every parameter with two axes, and its gradient, is the transpose: W (H, H), U (D, H),
 V (H, O), and for gates W (H, 3H), so that they stand side by side along the last axis. Time comes
 first there as in time_first, but for batch_first_rows. In columns a single sequence has one column,
-elsewhere it has no batch axis. The target of ``last_step_squared_error`` has no axis of time.
+elsewhere it has no batch axis. Labels and tokens are integers, (T,) or (T, B), and (B, T) where the
+batch comes first. The target of ``last_step_squared_error`` has no axis of time.
 """
 
 import numpy as np
@@ -26,6 +27,22 @@ BATCH_FIRST = frozenset({"batch_first", "batch_first_rows"})
 OF_ROWS = frozenset({"rows", "batch_first_rows"})  # parameters are the transposes
 WITH_BATCH = frozenset({"x", "h0", "target", "h", "states"})  # arrays that have a batch axis
 OVER_TIME = frozenset({"x", "target", "h", "states"})  # and that have an axis of time before it
+
+
+def arguments(problem: Problem, layout: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a problem as a candidate gets them in a layout."""
+    whole = {"x": problem.x.argmax(-1)} if problem.tokens else {}
+    if problem.facts.labels:
+        whole["target"] = problem.target
+    transposed = layout in BATCH_FIRST
+    return {
+        k: in_layout(k, a, problem, layout)
+        if k not in whole
+        else np.swapaxes(whole[k], 0, -1)
+        if transposed
+        else whole[k]
+        for k, a in problem.arrays.items()
+    }
 
 
 def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np.ndarray:
