@@ -27,6 +27,7 @@ from reference.drawing import checked_sizes, draw_problems
 from reference.explaining.explanation import with_reasons
 from reference.findings import Diagnosis
 from reference.judging.candidates import Caller, Candidate, require_known
+from reference.judging.conventions import agreed, zero_in_words, zero_of
 from reference.judging.memory import Draw, to_call_again
 from reference.judging.verdicts import judge
 from reference.network import named_cell
@@ -151,6 +152,10 @@ def compare(
     >>> report.passed, report.rows[4].gradient, report.rows[4].status, report.rows[0].status
     (True, 'c', 'match', 'not returned')
     """
+    declared = getattr(candidate, "declared", None) or {}
+    options = agreed(declared, loss=loss, batched=batched, tokens=tokens, sizes=sizes)
+    loss, batched, tokens, sizes = options.values()
+    zero = zero_of(declared)
     caller = Caller(candidate, layout, time_budget, returns)
     for name, value, least in (("cases", cases, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -168,8 +173,10 @@ def compare(
     draw: Draw = {
         "loss": loss, "cell": cell, "dtype": dtype, "arithmetic": arithmetic, "storage": storage,
         "batched": batched, "sizes": fixed, "few_shapes": few_shapes, "tokens": tokens,
+        "zero": zero,
     }  # fmt: skip
     report = Report.of(progress(judge(caller, draw_problems(cases, seed, **draw))))
+    report.assumed += zero_in_words(zero)
     if caller.out_of_time:
         report.notes.append(_partly(caller, report, cases))
         caller.spent -= TO_CALL_AGAIN * float(time_budget or 0)

@@ -7,8 +7,9 @@
           weight_hh weight_ih bias_hh   weight_ho bias_ho
           recurrent_kernel kernel bias  dense_kernel dense_bias
 
-each alone, in any case, with or without underscores, or as a gradient: dWhh, dL_dWhh, grad_Whh,
-Whh_grad. A pattern stands for one of ours or for none: what is not in this table is not guessed.
+each alone, in any case, with or without underscores, with rnn. before it, or as a gradient: dWhh,
+dL_dWhh, grad_Whh, Whh_grad. A pattern stands for one of ours or for none: what is not in this table
+is not guessed.
 """
 
 import re
@@ -79,7 +80,7 @@ def _patterns(gradients: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str
         spelled = [s.replace("_", "[_.]?") for s in SPELLINGS.get(role, ())]
         forms = [rf"{before}{role}(?:{after})?", rf"d?{role}{after}"]
         if spelled:
-            of_parameters[role] = f"(?i:{'|'.join(spelled)})"
+            of_parameters[role] = f"(?i:(?:rnn[_.])?(?:{'|'.join(spelled)}))"
             forms.append(rf"{before}{of_parameters[role]}(?:{after})?")
             forms.append(f"{of_parameters[role]}(?:{after}){'' if role in NEED_ONE else '?'}")
         of_gradients[role] = f"(?:{'|'.join(forms)})"

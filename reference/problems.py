@@ -331,7 +331,9 @@ def of_arrays(arrays: Mapping[str, Any], **options: Any) -> Problem:
         arrays["x"] = one_hot(arrays["x"].argmax(-1), arrays["x"].shape[-1])
     if named_loss(options["loss"]).labels:
         arrays["target"] = np.abs(arrays["target"]).astype(np.int64) % arrays["c"].size
-    arrays = {k: 0 * a if root(k) in options.get("zero", ()) else a for k, a in arrays.items()}
+    arrays = {
+        k: np.zeros_like(a) if root(k) in options.get("zero", ()) else a for k, a in arrays.items()
+    }
     trees = given_trees(options["cell"], options["loss"])
     given = {k: arranged(tree, arrays, k) for k, tree in trees.items()}
     rest = {k: a for k, a in arrays.items() if root(k) not in trees}

@@ -171,6 +171,11 @@ class Runner:
         self._params: Any = None
 
     @property
+    def declared(self) -> dict[str, Any]:
+        """What a function says of its own convention, as ``reference.adapt`` makes it do."""
+        return dict(getattr(self.function, "declared", None) or {})
+
+    @property
     def importable(self) -> tuple[str, tuple[str, ...]]:
         """A name for the function, and how it is imported, if it can be."""
         return importable(self.function)
@@ -207,6 +212,7 @@ class Runner:
         except (Exception, SystemExit) as error:  # user code may raise anything
             code = getattr(self.function, "__code__", None)
             failure = in_words(error) + _where(error, getattr(code, "co_filename", None))
+        notes |= getattr(self.function, "said", None) or {}
         for k, original in arrays.items():
             if not np.array_equal(own[k], original):
                 notes[f"writes {k}"] = f"the candidate writes to its input {k}"
@@ -284,6 +290,8 @@ def _named(found: Any, order: Sequence[str], params: Any) -> Mapping[Any, Any]:
     _require_returned(found)
     if hasattr(found, "_asdict"):
         found = found._asdict()
+    if isinstance(found, tuple | list) and not order:
+        found = the_one_mapping(found)
     if isinstance(found, Mapping):
         return found
     if not isinstance(found, tuple | list):
@@ -297,6 +305,12 @@ def _named(found: Any, order: Sequence[str], params: Any) -> Mapping[Any, Any]:
     if len(found) != len(order):
         raise TypeError(f"the candidate returned {len(found)} parts; returns names {len(order)}")
     return {k: value for k, value in zip(order, found, strict=True) if k not in IGNORED}
+
+
+def the_one_mapping(found: Sequence[Any]) -> Any:
+    """Return the only mapping in a tuple such as (loss, gradients), or the tuple as it is."""
+    mappings = [part for part in found if isinstance(part, Mapping)]
+    return mappings[0] if len(mappings) == 1 else found
 
 
 def _guesses(found: Sequence[Any], params: Any) -> Iterator[str]:
@@ -502,7 +516,7 @@ def serve() -> None:
     message, _ = receive(requests, most)
     try:
         runner = Runner(load_function(message["place"]))
-        loaded: dict[str, Any] = {"importable": runner.importable}
+        loaded: dict[str, Any] = {"importable": runner.importable, "declared": runner.declared}
     except LoadError as error:
         loaded = {"refused": str(error)}
     sys.stdout.flush()

@@ -13,7 +13,9 @@ import pytest
 from correct_candidates import CANDIDATES, in_plain_loops
 
 import reference
-from reference.judging.candidates import LAYOUTS, Caller, Flaw, in_layout
+from reference.judging.candidates import Caller
+from reference.judging.layouts import LAYOUTS, in_layout
+from reference.judging.reading import Flaw
 from reference.mistakes import correct
 from reference.problems import random_problem
 

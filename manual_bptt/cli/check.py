@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
     check.add_argument(
         "--loss", default="squared_error", metavar="NAME",
         help="squared_error, last_step_squared_error, final_state_squared_error, cross_entropy "
-        "(its target are labels), each divided by numbers and sizes after a stroke, as cross_entropy/T, "
+        "(of labels), each divided by numbers and sizes after a stroke, as cross_entropy/T, "
         "or module:function in JAX (%(default)s)",
     )  # fmt: skip
     check.add_argument(

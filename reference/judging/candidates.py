@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference.arrays import OF_STATE, given_trees
+from reference.judging.conventions import agreed
 from reference.judging.layouts import LAYOUTS, arguments
 from reference.judging.processes import CandidateProcess, NoVerdictError
 from reference.judging.reading import Flaw, one_array_each, prefixed, read_outcome, returned
@@ -64,6 +65,8 @@ class Caller:
         if not callable(self.candidate):
             kind = type(self.candidate).__name__
             raise TypeError(f"candidate is a {kind}; expected a function")
+        declared = getattr(self.candidate, "declared", None) or {}
+        self.layout = agreed(declared, layout=self.layout)["layout"]
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; expected one of {', '.join(LAYOUTS)}")
         budget = self.time_budget

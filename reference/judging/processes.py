@@ -51,6 +51,7 @@ class CandidateProcess:
         self.place = place
         self.calls = 0
         self.importable: tuple[str, tuple[str, ...]] = ("candidate", ())
+        self.declared: dict[str, Any] = {}
         self._shown = shown or (lambda text: sys.stderr.write(text))
         self._start()
 
@@ -143,6 +144,8 @@ class CandidateProcess:
             self.stop()
             raise LoadError(printable(str(refused)))
         self.importable = _importable(message.get("importable"))
+        declared = message.get("declared")
+        self.declared = declared if isinstance(declared, dict) else {}
 
     def _exchange(
         self, request: dict[str, Any], arrays: Arrays, seconds: float | None, when: str
