@@ -18,7 +18,7 @@ where in time it goes wrong, and by the smallest problem that shows it.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import numpy as np
 from reference.drawing import checked_sizes, draw_problems
 from reference.explaining.explanation import with_reasons
 from reference.findings import Diagnosis
-from reference.judging.candidates import Caller, Candidate, require_known
+from reference.judging.candidates import Caller, Candidate, Returns, require_known
 from reference.judging.conventions import agreed, zero_in_words, zero_of
 from reference.judging.memory import Draw, to_call_again
 from reference.judging.verdicts import judge
@@ -57,7 +57,7 @@ def compare(
     storage: str | None = None,
     batched: bool = True,
     layout: str = "time_first",
-    returns: Sequence[str] = (),
+    returns: Returns = (),
     tokens: bool = False,
     sizes: Mapping[str, int] | None = None,
     time_budget: float | None = 60.0,
@@ -110,10 +110,11 @@ def compare(
         gradient, is the transpose: W is (H, H) and stands on the right, U (D, H), V (H, O), and
         gates lie side by side along the last axis; time comes first there; or
         ``"batch_first_rows"``, both of these.
-    returns : sequence of str, optional
+    returns : sequence of str, or mapping, optional
         What the parts of a tuple are that the candidate returns, in its order, by names that it
         might return in a mapping; ``"loss"`` and ``"_"`` are no gradients:
-        ``("loss", "dWxh", "dWhh", "dWhy", "dbh", "dby", "_")``.
+        ``("loss", "dWxh", "dWhh", "dWhy", "dbh", "dby", "_")``. Or, where it returns a mapping, our
+        names by those in it: ``{"dA": "W"}``.
     tokens : bool
         True: x are integers from 0 to D - 1, (T, B) or (T,), each of which stands for a row with a
         single 1, as in a network that reads characters.

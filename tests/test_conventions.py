@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from guide import PAGE, conventions, lines_of_adapting
+from markers import read_part
 
 import reference
 from manual_bptt.cli import main
@@ -39,12 +41,6 @@ def imported(path, monkeypatch):
     return module.check
 
 
-def adapting(name):
-    """Return the lines that adapt a program."""
-    _, _, after = source(name).partition("# adapting\n")
-    return after.splitlines()
-
-
 def statuses(report, *kinds):
     return {row.gradient for row in report.rows if row.status in kinds}
 
@@ -56,7 +52,11 @@ def test_every_program_has_a_mistake():
 
 @pytest.mark.parametrize("name", WRONG)
 def test_three_lines_of_adapting_are_enough(name):
-    assert 1 <= len(adapting(name)) <= 3
+    assert 1 <= len(lines_of_adapting(FOLDER / f"{name}.py")) <= 3
+
+
+def test_the_page_has_the_table_of_the_programs():
+    assert read_part("conventions", PAGE).strip() == conventions().strip()
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -174,3 +174,52 @@ def test_the_order_is_in_the_lines_that_repeat_a_failure():
 
     report = compare(wrong, returns=("dWhh", "dWxh"), explained=True)
     assert "returns=('dWhh', 'dWxh')" in report.smallest.lines[2]
+
+
+def of_strange_names(*given):
+    return {f"d{k}": v for k, v in zip("ABC", map(correct()(*given).get, "UWV"), strict=True)}
+
+
+def test_names_that_follow_no_pattern_are_told_to_the_comparison():
+    told = {"dA": "U", "dB": "W", "dC": "V"}
+    report = compare(of_strange_names, returns=told)
+    assert report.passed, report
+    assert {row.gradient for row in report.rows if row.status == "match"} == {*"UWV"}
+    assert not report.assumed
+    assert not compare(of_strange_names, returns=told | {"dA": "W", "dB": "U"}).passed
+    with pytest.raises(ValueError, match="returns has 'Q' for 'dA'"):
+        compare(of_strange_names, returns={"dA": "Q"})
+
+
+def missing_arguments(one):
+    return {"W": one}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "lines"),
+    [
+        (of_strange_names, ["say for which gradients the names stand:",
+         "  reference.compare(of_strange_names, returns={'dA': 'U', 'dB': 'W', 'dC': 'V'})"]),
+        (in_a_tuple(ORDER), ["say what the parts of the tuple are:",
+         "  reference.compare(candidate, returns=('loss', 'dU', 'dW', 'dV', 'db', 'dc', 'loss'))"]),
+        (missing_arguments, ["if it is written for other arguments, or in a class, say so:",
+         "  reference.compare(reference.adapt(missing_arguments))"]),
+    ],
+)  # fmt: skip
+def test_where_nothing_can_be_read_the_first_lines_say_what_to_write(candidate, lines):
+    report = compare(candidate, explained=True)
+    assert str(report).splitlines()[:2] == lines
+    assert report.as_dict()["advice"] == report.advice
+    assert len(report.advice) == 3
+    assert lines[0] in report._repr_html_()
+
+
+def test_what_was_advised_works():
+    report = compare(of_strange_names, explained=True)
+    code = report.advice[1].strip()
+    assert eval(code, {"reference": reference, "of_strange_names": of_strange_names}).passed
+
+
+def test_there_is_no_advice_where_gradients_can_be_read():
+    assert not compare(correct(), explained=True).advice
+    assert not compare(renamed(IN_COURSES, dWhh=lambda g: 2 * g), explained=True).advice

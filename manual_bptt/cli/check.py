@@ -52,7 +52,8 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     check.add_argument(
         "--returns", metavar="NAMES", type=_names, default=(),
-        help="what the parts of a tuple are: loss,dWxh,dWhh,dWhy,dbh,dby,_",
+        help="what the parts of a tuple are: loss,dWxh,dWhh,dWhy,dbh,dby,_; or our names by "
+        "others: dA=W,dB=U",
     )  # fmt: skip
     check.add_argument(
         "--tokens", action="store_true", help="x are integers below D, and no vectors"
@@ -91,9 +92,13 @@ def _sizes(text: str) -> dict[str, int]:
     return sizes
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Return ("dWxh", "dWhh") for dWxh,dWhh."""
-    return tuple(name.strip() for name in text.split(","))
+def _names(text: str) -> tuple[str, ...] | dict[str, str]:
+    """Return ("dWxh", "dWhh") for dWxh,dWhh, and {"dA": "W"} for dA=W."""
+    names = [name.strip() for name in text.split(",")]
+    pairs = [name.partition("=") for name in names]
+    if not any(equals for _, equals, _ in pairs):
+        return tuple(names)
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -151,6 +156,7 @@ def print_report(report: Any, title: str, seconds: float, again: Iterable[str] =
 
     rows = [(row.gradient, coloured(row.status), *cells(row)[2:]) for row in report.rows]
     verdict = f"{report.verdict} in {seconds:.1f} s"
+    print("\n".join([*report.advice, ""] if report.advice else []), end="")
     parts = [[*report.remarks(), *again], *report.explanations().values(), [verdict]]
     text = "\n\n".join("\n".join(part) for part in parts if part)
     print_table(title, HEADER, rows, f"{text}\n")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from reference.explaining.advice import advice
 from reference.explaining.diagnosis import Evidence, explain, gather, repeats, telling_problems
 from reference.explaining.localisation import on_lengths, on_steps
 from reference.explaining.observations import observations
@@ -63,7 +64,9 @@ def _by_mistakes(report: Report, caller: Caller, draw: Draw) -> Report:
     diagnosis = _diagnosis(report, mismatched, example, caller, evidence, draw)
     report = replace(report, diagnosis=diagnosis, smallest=example)
     if {row.status for row in report.rows} <= {"raised", "wrong shape", "not returned"}:
-        report.notes.extend(_other_conventions(caller, draw))
+        others = _other_conventions(caller, draw)
+        report.notes.extend(others)
+        report.advice.extend([] if others else advice(caller, draw))
     return report
 
 
@@ -197,7 +200,8 @@ def _to_reproduce(caller: Caller, loss: AnyLoss, *problems: Problem) -> tuple[st
     """Return lines of Python that judge a candidate on one problem after another."""
     name, (*imports,) = caller.runner.importable
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
-    layout += f", returns={(*caller.returns,)!r}" if caller.returns else ""
+    returns = caller.returns if isinstance(caller.returns, Mapping) else (*caller.returns,)
+    layout += f", returns={returns!r}" if returns else ""
     if callable(loss):
         imports += importable(loss)[1]
     imports += in_code(problems[0].cell)[1]

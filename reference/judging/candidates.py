@@ -8,7 +8,7 @@ arrays are rearranged on the way in and on the way back; what it returns is read
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from reference.problems import Problem
 from reference.user_code import IGNORED, OutOfTimeError, Runner
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
+Returns = Sequence[str] | Mapping[str, str]  # the parts of a tuple; or our names by others
 
 
 class Returned(NamedTuple):
@@ -56,7 +57,7 @@ class Caller:
     candidate: Any
     layout: str = "time_first"
     time_budget: float | None = None
-    returns: Sequence[str] = ()
+    returns: Returns = ()
     spent: float = 0.0
     slowest: float = 0.0
 
@@ -81,18 +82,23 @@ class Caller:
         """Whether the budget is spent."""
         return self.time_budget is not None and self.spent >= self.time_budget
 
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left of the budget."""
+        return None if self.time_budget is None else self.time_budget - self.spent
+
     def __call__(self, problem: Problem) -> Returned | None:
         """Call the candidate with copies of a problem; return None if there was no time for it."""
         if self.out_of_time:
             return None
         arrays = arguments(problem, self.layout)
-        left = None if self.time_budget is None else self.time_budget - self.spent
         started = time.perf_counter()
         try:
-            wanted = (*returned(problem.cell), *prefixed(problem.cell))
+            told = dict(self.returns) if isinstance(self.returns, Mapping) else {}
+            wanted = (*returned(problem.cell), *prefixed(problem.cell), *told)
             outcome = self.runner(
-                arrays, wanted, left, trees=_trees(problem), order=self.returns,
-                like=any_name(one_array_each(problem.cell)),
+                arrays, wanted, self.left, trees=_trees(problem),
+                order=() if told else [*self.returns], like=any_name(one_array_each(problem.cell)),
             )  # fmt: skip
         except OutOfTimeError:
             return self._interrupted(time.perf_counter() - started, problem)
@@ -101,7 +107,7 @@ class Caller:
         taken = time.perf_counter() - started
         self.spent, self.slowest = self.spent + taken, max(self.slowest, taken)
         notes = dict(outcome.notes)
-        gradients = read_outcome(outcome, problem, self.layout, notes)
+        gradients = read_outcome(outcome, problem, self.layout, notes, told)
         if _finite(gradients):
             notes.pop("warns of a product", None)
         return Returned(gradients, notes)
@@ -130,7 +136,8 @@ def _finite(gradients: dict[str, np.ndarray | Flaw] | Flaw) -> bool:
 
 
 def _require_order(returns: Any) -> None:
-    """Refuse what cannot be the names of the parts of a tuple."""
+    """Refuse what cannot be the names of the parts of a tuple, or of our gradients by others."""
+    returns = [*returns.values()] if isinstance(returns, Mapping) else returns
     names = [name for name in returns if name not in IGNORED]
     no_text = isinstance(returns, str) or not all(isinstance(name, str) for name in returns)
     if no_text or len({*names}) < len(names):
@@ -140,9 +147,15 @@ def _require_order(returns: Any) -> None:
         )
 
 
-def require_known(returns: Sequence[str], cell: Cell) -> None:
+def require_known(returns: Returns, cell: Cell) -> None:
     """Refuse names of parts of a tuple that stand for no gradient of a cell."""
     known = {*returned(cell), *prefixed(cell), *IGNORED}
+    if isinstance(returns, Mapping):
+        for name, ours in returns.items():
+            if ours not in returned(cell):
+                expected = f"expected any of {' '.join(cell.gradients)}"
+                raise ValueError(f"returns has {ours!r} for {name!r}; {expected}")
+        return
     for name in returns:
         if name not in known and role_of(name, one_array_each(cell)) is None:
             raise ValueError(

@@ -4,7 +4,7 @@ A gradient has our name, W or dW, or one that follows a pattern (``reference.nam
 said to be assumed. Axes of length one may be missing or added, which is said too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,13 +40,20 @@ def one_array_each(cell: Cell) -> tuple[str, ...]:
 
 
 def read_outcome(
-    outcome: Outcome, problem: Problem, layout: str, notes: dict[str, str]
+    outcome: Outcome,
+    problem: Problem,
+    layout: str,
+    notes: dict[str, str],
+    told: Mapping[str, str],
 ) -> dict[str, np.ndarray | Flaw] | Flaw:
-    """Return {gradient: array or flaw} from what a candidate returned, and add to the notes."""
+    """Return {gradient: array or flaw} from what a candidate returned, and add to the notes.
+
+    ``told`` are names that were said to stand for ours.
+    """
     if outcome.failure:
         return Flaw("raised", outcome.failure)
     cell = problem.cell
-    named, torn = _by_role(outcome.values, cell, notes)
+    named, torn = _by_role(outcome.values, cell, notes, told)
     there, known = {root(k) for k in named}, returned(cell)
     if not any(k in there for k in cell.gradients):
         names = [*map(repr, outcome.values), *outcome.others]
@@ -66,16 +73,18 @@ def read_outcome(
 
 
 def _by_role(
-    values: dict[str, Any], cell: Cell, notes: dict[str, str]
+    values: dict[str, Any], cell: Cell, notes: dict[str, str], told: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Return what was returned by our names, and where several names stand for one, these."""
     came, known = list(dict.fromkeys(map(root, values))), returned(cell)
-    others = {k: v for k, v in prefixed(cell).items() if k in came and v not in came}
+    told = {k: v for k, v in told.items() if k in came}
+    free = [k for k in came if k not in told]
+    others = {k: v for k, v in prefixed(cell).items() if k in free and v not in free}
     if others:
         notes["read names"] = f"{' '.join(others)} were taken for {' '.join(others.values())}"
-    taken = {others.get(k, k) for k in came}
+    taken = {others.get(k, k) for k in free} | {*told.values()}
     alike: dict[str, list[str]] = {}
-    for k in came:
+    for k in free:
         role = None if k in known or k in others else role_of(k, one_array_each(cell))
         if role is not None and role not in taken:
             alike.setdefault(role, []).append(k)
@@ -84,7 +93,7 @@ def _by_role(
         notes["read patterns"] = f"assumed: {', '.join(said)}"
     torn = {k: names for k, names in alike.items() if not _equal([values[n] for n in names])}
     repeated = {name for names in alike.values() for name in names[1:]}
-    of = others | {names[0]: k for k, names in alike.items()}
+    of = others | told | {names[0]: k for k, names in alike.items()}
     named = {
         k.replace(root(k), of.get(root(k), root(k)), 1): v
         for k, v in values.items()

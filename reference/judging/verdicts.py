@@ -8,12 +8,12 @@ candidate also returns its ``states``. A gradient matches where at least one che
 objects.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from reference.judging.candidates import Caller, Candidate, Returned
+from reference.judging.candidates import Caller, Candidate, Returned, Returns
 from reference.judging.reading import Flaw, returned
 from reference.oracle.answers import Answer, Solved, check_steps, solved
 from reference.problems import Problem
@@ -30,7 +30,7 @@ def judge(
     problems: Iterable[Problem],
     *,
     layout: str = "time_first",
-    returns: Sequence[str] = (),
+    returns: Returns = (),
 ) -> Iterator[tuple[list[Verdict], dict[str, str]]]:
     """Yield, problem by problem, the verdict on each gradient and notes on the candidate.
 
