@@ -37,6 +37,7 @@ from reference.oracle.padding import each_shape_compiles
 from reference.problems import Problem
 from reference.report import FAILURES, Report
 from reference.rounding.formats import default_dtype
+from reference.user_code import said_by
 
 MOST_SEEN = 200  # of the problems that were drawn; of these, some are called again
 
@@ -153,7 +154,7 @@ def compare(
     >>> report.passed, report.rows[4].gradient, report.rows[4].status, report.rows[0].status
     (True, 'c', 'match', 'not returned')
     """
-    declared = getattr(candidate, "declared", None) or {}
+    declared = said_by(candidate, "declared")
     options = agreed(declared, loss=loss, batched=batched, tokens=tokens, sizes=sizes)
     loss, batched, tokens, sizes = options.values()
     zero = zero_of(declared)

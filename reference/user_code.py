@@ -173,7 +173,7 @@ class Runner:
     @property
     def declared(self) -> dict[str, Any]:
         """What a function says of its own convention, as ``reference.adapt`` makes it do."""
-        return dict(getattr(self.function, "declared", None) or {})
+        return said_by(self.function, "declared")
 
     @property
     def importable(self) -> tuple[str, tuple[str, ...]]:
@@ -212,7 +212,7 @@ class Runner:
         except (Exception, SystemExit) as error:  # user code may raise anything
             code = getattr(self.function, "__code__", None)
             failure = in_words(error) + _where(error, getattr(code, "co_filename", None))
-        notes |= getattr(self.function, "said", None) or {}
+        notes |= said_by(self.function, "said")
         for k, original in arrays.items():
             if not np.array_equal(own[k], original):
                 notes[f"writes {k}"] = f"the candidate writes to its input {k}"
@@ -232,6 +232,12 @@ class Runner:
             names = tuple(k for k in arrays if k.partition("[")[0] not in NOT_PARAMETERS)
             self._params = parameters_type(names)(*(self._arrays[k] for k in names))
         return self._arrays
+
+
+def said_by(function: Any, name: str) -> dict[str, Any]:
+    """Return what ``reference.adapt`` has made a function say by this name, if it did."""
+    found = getattr(function, name, None)
+    return found if isinstance(found, dict) else {}
 
 
 def said_to_print(text: str) -> str:

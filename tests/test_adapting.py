@@ -199,6 +199,14 @@ def test_the_method_of_a_class_is_told_where_there_are_several():
     assert "left none in attributes such as self.dWxh" in report.rows[0].detail
 
 
+def test_attributes_that_a_function_has_for_itself_mean_nothing():
+    def function(*given):
+        return correct()(*given)
+
+    function.declared, function.said = "nothing", 3
+    assert compare(function).passed
+
+
 def test_an_option_is_said_once():
     candidate = reference.adapt(by_position, layout="rows")
     assert compare(candidate, layout="rows").assumed

@@ -22,7 +22,7 @@ from reference.judging.reading import Flaw, one_array_each, prefixed, read_outco
 from reference.names import any_name, role_of
 from reference.network.cell import Cell
 from reference.problems import Problem
-from reference.user_code import IGNORED, OutOfTimeError, Runner
+from reference.user_code import IGNORED, OutOfTimeError, Runner, said_by
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
 Returns = Sequence[str] | Mapping[str, str]  # the parts of a tuple; or our names by others
@@ -66,7 +66,7 @@ class Caller:
         if not callable(self.candidate):
             kind = type(self.candidate).__name__
             raise TypeError(f"candidate is a {kind}; expected a function")
-        declared = getattr(self.candidate, "declared", None) or {}
+        declared = said_by(self.candidate, "declared")
         self.layout = agreed(declared, layout=self.layout)["layout"]
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; expected one of {', '.join(LAYOUTS)}")
