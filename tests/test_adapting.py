@@ -129,6 +129,17 @@ def test_a_parameter_of_the_cell_without_a_place_is_no_zero():
     assert "names={'its name': 'bh'}" in report.rows[0].detail
 
 
+def test_of_two_biases_in_one_place_the_first_has_all_and_both_have_the_gradient():
+    def function(weight_ih, weight_hh, bias_ih, bias_hh, fc_weight, fc_bias, x, target, h0):
+        given = {"W": weight_hh, "U": weight_ih, "b": bias_ih + bias_hh, "V": fc_weight}
+        found = right(**given, c=fc_bias, x=x, target=target, h0=h0)
+        return {"bias_ih": found["dbh"], "bias_hh": found["dbh"], "weight_hh": found["dWhh"]}
+
+    report = compare(reference.adapt(function))
+    assert report.passed, report
+    assert matched(report) == {"W", "b"}
+
+
 def test_what_a_function_has_no_place_for_is_zero_and_said():
     seen = []
 

@@ -119,6 +119,8 @@ def test_the_mistakes_of_the_registry_are_named_with_any_loss():
 
         report = compare(mistaken, loss=loss, explained=True)
         assert report.diagnosis.names == ["W for its transpose"], loss
+        wrong = [row.gradient for row in report.rows if row.status == "mismatch"]
+        assert wrong == [*mistake.affects], loss
         assert report.smallest is not None
         assert f"loss={loss!r}" in report.smallest.lines[1]
 
