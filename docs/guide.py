@@ -4,6 +4,7 @@ python docs/guide.py             write the parts anew
 python docs/guide.py --check     compare instead; exit 1 if the page is out of date
 """
 
+import ast
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from markers import first_difference, write_part
 
 ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = ROOT / "tests" / "conventions"
 EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs" / "check-your-gradient.md"
 COMMANDS = {
@@ -41,8 +43,25 @@ def fenced(language: str, text: str) -> str:
     return f"```{language}\n{text.rstrip()}\n```\n"
 
 
+def lines_of_adapting(program: Path) -> list[str]:
+    """Return the lines that make a candidate of a program as people have it."""
+    _, _, after = program.read_text(encoding="utf-8").partition("# adapting\n")
+    return after.splitlines()
+
+
+def conventions() -> str:
+    """Return the table of programs, and how many lines adapt each."""
+    rows = ["| program | convention | lines |", "| --- | --- | ---: |"]
+    for program in sorted(PROGRAMS.glob("*.py")):
+        about = ast.get_docstring(ast.parse(program.read_text(encoding="utf-8"))) or ""
+        link = f"[{program.name}](../tests/conventions/{program.name})"
+        rows.append(f"| {link} | {about.rstrip('.')} | {len(lines_of_adapting(program))} |")
+    return "\n".join(rows) + "\n"
+
+
 def parts() -> Iterator[tuple[str, str]]:
     """Yield every part of the page, its name first."""
+    yield "conventions", conventions()
     for name, arguments in COMMANDS.items():
         source = (EXAMPLES / f"{name}_attempt.py").read_text(encoding="utf-8")
         yield f"{name} attempt", fenced("python", source)

@@ -12,7 +12,7 @@ from manual_bptt.backward import backward, hidden_gradients
 from manual_bptt.cells import CELLS
 from manual_bptt.forward import Trace, forward
 from manual_bptt.gradients import loss_and_gradients
-from manual_bptt.losses import last_step_squared_error, squared_error
+from manual_bptt.losses import cross_entropy, last_step_squared_error, squared_error
 from manual_bptt.params import Gradients, Params, init_params
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ __all__ = [
     "Params",
     "Trace",
     "backward",
+    "cross_entropy",
     "forward",
     "hidden_gradients",
     "init_params",

@@ -9,7 +9,7 @@ from manual_bptt.cells import CELLS, cell_of, name_of
 from manual_bptt.engine.blocks import PLAIN, Kernel
 from manual_bptt.engine.segments import Plan, require_checkpoints
 from manual_bptt.engine.workers import Workers, compute, require_workers
-from manual_bptt.losses import last_step_squared_error, squared_error
+from manual_bptt.losses import cross_entropy, last_step_squared_error, squared_error
 from manual_bptt.params import Gradients
 from manual_bptt.validation import as_inputs, as_outputs, as_params, as_state
 
@@ -43,7 +43,7 @@ def loss_and_gradients(
         The inputs, time first.
     target : array_like
         What the loss compares the outputs with: like y for ``squared_error``, (B, O) or (O,) for
-        ``last_step_squared_error``.
+        ``last_step_squared_error``, integers (T, B) or (T,) for ``cross_entropy``.
     h0 : array_like, (B, H) or (H,), optional
         The state before the first step; zeros if None.
     loss : callable
@@ -141,7 +141,7 @@ def _compiled_kernel() -> Kernel:
 def _options(loss: Loss, weights: Any, check_finite: bool) -> dict[str, Any]:
     """Return the keyword arguments of the loss: weights, and check_finite if it is one of ours."""
     options: dict[str, Any] = {}
-    if not check_finite and loss in (squared_error, last_step_squared_error):
+    if not check_finite and loss in (squared_error, last_step_squared_error, cross_entropy):
         options["check_finite"] = False
     if weights is not None:
         options["weights"] = _accepted(loss, weights)

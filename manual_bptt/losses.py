@@ -118,6 +118,80 @@ def last_step_squared_error(y: Any, target: Any, *, check_finite: bool = True) -
     return value, dy
 
 
+@reports_overflow
+def cross_entropy(
+    y: Any, target: Any, weights: Any = None, *, check_finite: bool = True
+) -> tuple[Any, Array]:
+    """Cross entropy of class labels, summed over time and batch, and its gradient.
+
+        p = softmax(y)      L = -sum of weights log p[target]      dL/dy = weights (p - one_hot)
+
+    log p is y less log sum exp y, with the largest output taken off first, so that nothing
+    overflows, and a p that is too small for its dtype still has a logarithm.
+
+    Parameters
+    ----------
+    y : array_like, (T, B, O) or (T, O)
+        The outputs; their dtype is that of the result.
+    target : array_like of int, (T, B) or (T,)
+        The labels: for each step and sequence the number of an output, from 0 to O - 1.
+    weights : array_like, (T,) or (T, B), optional
+        How much each label counts; 1 if None. With zeros at the end, sequences of different lengths
+        share a batch; their labels must be numbers of outputs all the same.
+    check_finite : bool
+        Whether to look for NaN and infinity in the arguments.
+
+    Returns
+    -------
+    value : scalar
+        The loss, in the dtype of y.
+    dy : array, like y
+        Its gradient in y.
+
+    Raises
+    ------
+    TypeError
+        If the target does not hold integers, or another argument no real numbers.
+    ValueError
+        If shapes disagree, an axis is empty, a label is no number of an output, or a value is not
+        finite.
+
+    Examples
+    --------
+    >>> value, dy = cross_entropy(np.log([[1.0, 3.0]]), np.array([1]))
+    >>> round(float(value), 4), dy.round(4).tolist()
+    (0.2877, [[0.25, -0.25]])
+    """
+    y = _outputs(y, check_finite)
+    places = _labels(target, y)
+    log_p = y - y.max(axis=-1, keepdims=True)
+    p = np.exp(log_p)
+    total = p.sum(axis=-1, keepdims=True)
+    log_p -= np.log(total)
+    dy = p / total
+    dy[places] -= 1
+    losses = -log_p[places]
+    if weights is None:
+        return losses.sum(), dy
+    weights = _weights(weights, y, check_finite, losses.shape)
+    return (weights * losses).sum(), weights[..., None] * dy
+
+
+def _labels(target: Any, y: Array) -> tuple[Array, ...]:
+    """Return the indices at which the outputs of the labels stand."""
+    labels = np.asarray(target)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(
+            f"target has dtype {labels.dtype}; expected integers, the labels of classes"
+        )
+    require_shape("target", labels, y.shape[:-1], "(T, B)" if y.ndim == 3 else "(T,)")
+    largest = y.shape[-1] - 1
+    if (labels < 0).any() or (labels > largest).any():
+        wrong = labels[(labels < 0) | (labels > largest)][0]
+        raise ValueError(f"target has the label {wrong}; expected numbers from 0 to {largest}")
+    return (*np.indices(labels.shape, sparse=True), labels)
+
+
 def _sum_of_squares(error: Array) -> tuple[Any, Array]:
     """Return the sum of error^2, and 2 error in the place of error."""
     value = (error * error).sum()
@@ -139,13 +213,20 @@ def _meaning(y: Array) -> str:
     return "(T, B, O)" if y.ndim == 3 else "(T, O)"
 
 
-def _weights(weights: Any, y: Array, check_finite: bool) -> Array:
-    """Return weights in the shape of y."""
+def _weights(
+    weights: Any, y: Array, check_finite: bool, shape: tuple[int, ...] | None = None
+) -> Array:
+    """Return weights in the shape of y, or in that of its first axes."""
+    shape = y.shape if shape is None else shape
     weights = as_array("weights", weights, y.dtype)
-    if weights.ndim == 0 or weights.shape != y.shape[: weights.ndim]:
-        allowed = ", ".join(str(y.shape[:n]) for n in range(1, y.ndim + 1))
-        meaning = "(T,), (T, B) or (T, B, O)" if y.ndim == 3 else "(T,) or (T, O)"
+    if weights.ndim == 0 or weights.shape != shape[: weights.ndim]:
+        allowed = ", ".join(str(shape[:n]) for n in range(1, len(shape) + 1))
+        names = ["(T,)", "(T, B)", "(T, B, O)"] if y.ndim == 3 else ["(T,)", "(T, O)"]
+        *first, last = names[: len(shape)]
+        meaning = f"{', '.join(first)} or {last}" if first else last
         raise ValueError(f"weights has shape {weights.shape}; expected {meaning}: {allowed}")
     if check_finite:
         require_finite("weights", weights)
-    return np.broadcast_to(weights.reshape(weights.shape + (1,) * (y.ndim - weights.ndim)), y.shape)
+    return np.broadcast_to(
+        weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim)), shape
+    )

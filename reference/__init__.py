@@ -9,6 +9,7 @@ False
 from importlib import import_module
 from types import ModuleType
 
+from reference.adapting import AdaptError, adapt
 from reference.compare import assert_gradients_match, compare, diagnose
 from reference.drawing import draw_problems
 from reference.equations import judge_equations
@@ -25,12 +26,14 @@ from reference.problems import Problem, make_problem, random_problem
 from reference.report import Report
 
 __all__ = [
+    "AdaptError",
     "Cell",
     "Diagnosis",
     "LeafReport",
     "NoVerdictError",
     "Problem",
     "Report",
+    "adapt",
     "assert_gradients_match",
     "check_custom_vjp",
     "check_gradient",

@@ -26,7 +26,8 @@ import numpy as np
 from reference.drawing import checked_sizes, draw_problems
 from reference.explaining.explanation import with_reasons
 from reference.findings import Diagnosis
-from reference.judging.candidates import Caller, Candidate
+from reference.judging.candidates import Caller, Candidate, Returns, require_known
+from reference.judging.conventions import agreed, zero_in_words, zero_of
 from reference.judging.memory import Draw, to_call_again
 from reference.judging.verdicts import judge
 from reference.network import named_cell
@@ -36,6 +37,7 @@ from reference.oracle.padding import each_shape_compiles
 from reference.problems import Problem
 from reference.report import FAILURES, Report
 from reference.rounding.formats import default_dtype
+from reference.user_code import said_by
 
 MOST_SEEN = 200  # of the problems that were drawn; of these, some are called again
 
@@ -56,6 +58,8 @@ def compare(
     storage: str | None = None,
     batched: bool = True,
     layout: str = "time_first",
+    returns: Returns = (),
+    tokens: bool = False,
     sizes: Mapping[str, int] | None = None,
     time_budget: float | None = 60.0,
     explained: bool = True,
@@ -69,14 +73,18 @@ def compare(
         ``candidate(params, x, h0, target)``; params has the parameters of the cell as fields: for
         the lab's W, U, b, V, c. It returns a mapping or a namedtuple with any of the gradients in
         these, x, h0 and every state, h (or dW, dU, ...), and with its ``states`` if it likes; what
-        it leaves out is reported as not returned. Axes of
+        it leaves out is reported as not returned. Names that follow a pattern, such as dWxh, dWaa
+        or weight_hh_l0 (``reference.names``), stand for these, and the report says so. Axes of
         length one may be missing or added, and the report says so: V as (H,) for one output, b as
         (H, 1).
     loss : str or callable
         The loss that the candidate differentiates: ``"squared_error"`` (the sum over time, batch
         and outputs), ``"last_step_squared_error"``, ``"final_state_squared_error"`` (that of h[T],
-        whose target is like h0), or a JAX function ``(y, target)`` that returns a scalar, of
-        arrays in the first layout.
+        whose target is like h0), ``"cross_entropy"`` (of the softmax of the outputs, where the
+        target are labels, integers from 0 to O - 1, (T, B) or (T,); a sum over time and batch), or
+        a JAX function ``(y, target)`` that returns a scalar, of arrays in the first layout. A name
+        may be followed by what the loss is divided by: ``"cross_entropy/T"``,
+        ``"squared_error/TBO"`` (the mean), ``"squared_error/2"``.
     cell : str or Cell
         The cell of the network: ``"tanh"``, the lab's, another of ``reference.network.CELLS``, or a
         ``reference.Cell`` of your own. Where its state has several arrays, h0, h and states, and a
@@ -97,8 +105,20 @@ def compare(
         False: one sequence, x (T, D) and h0 (H,).
     layout : str
         ``"time_first"``; ``"batch_first"``, x is (B, T, D), the target (B, T, O), h (B, T+1, H);
-        or ``"columns"``, every vector is a column: b is (H, 1), c (O, 1), x (T, D, B), h0 (H, B),
-        the target (T, O, B), h (T+1, H, B), with B = 1 for single sequences.
+        ``"columns"``, every vector is a column: b is (H, 1), c (O, 1), x (T, D, B), h0 (H, B),
+        the target (T, O, B), h (T+1, H, B), with B = 1 for single sequences; ``"rows"``, vectors
+        are rows, h = tanh(x @ U + h @ W + b), so that every parameter with two axes, and its
+        gradient, is the transpose: W is (H, H) and stands on the right, U (D, H), V (H, O), and
+        gates lie side by side along the last axis; time comes first there; or
+        ``"batch_first_rows"``, both of these.
+    returns : sequence of str, or mapping, optional
+        What the parts of a tuple are that the candidate returns, in its order, by names that it
+        might return in a mapping; ``"loss"`` and ``"_"`` are no gradients:
+        ``("loss", "dWxh", "dWhh", "dWhy", "dbh", "dby", "_")``. Or, where it returns a mapping, our
+        names by those in it: ``{"dA": "W"}``.
+    tokens : bool
+        True: x are integers from 0 to D - 1, (T, B) or (T,), each of which stands for a row with a
+        single 1, as in a network that reads characters.
     sizes : mapping, optional
         Fixes any of T, B, D, H and O, for code that works for those sizes only: ``{"O": 1}``.
     time_budget : float or None
@@ -134,23 +154,31 @@ def compare(
     >>> report.passed, report.rows[4].gradient, report.rows[4].status, report.rows[0].status
     (True, 'c', 'match', 'not returned')
     """
-    caller = Caller(candidate, layout, time_budget)
+    declared = said_by(candidate, "declared")
+    options = agreed(declared, loss=loss, batched=batched, tokens=tokens, sizes=sizes)
+    loss, batched, tokens, sizes = options.values()
+    zero = zero_of(declared)
+    caller = Caller(candidate, layout, time_budget, returns)
     for name, value, least in (("cases", cases, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
-    if not isinstance(batched, bool):
-        raise ValueError(f"batched is {batched!r}; expected True or False")
+    for name, flag in (("batched", batched), ("tokens", tokens)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} is {flag!r}; expected True or False")
     dtype = dtype or default_dtype(arithmetic, storage)
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     fixed = checked_sizes(sizes, batched)
     cell = named_cell(cell)
+    require_known(returns, cell)
     few_shapes = each_shape_compiles(loss, cell)
     draw: Draw = {
         "loss": loss, "cell": cell, "dtype": dtype, "arithmetic": arithmetic, "storage": storage,
-        "batched": batched, "sizes": fixed, "few_shapes": few_shapes,
+        "batched": batched, "sizes": fixed, "few_shapes": few_shapes, "tokens": tokens,
+        "zero": zero,
     }  # fmt: skip
     report = Report.of(progress(judge(caller, draw_problems(cases, seed, **draw))))
+    report.assumed += zero_in_words(zero)
     if caller.out_of_time:
         report.notes.append(_partly(caller, report, cases))
         caller.spent -= TO_CALL_AGAIN * float(time_budget or 0)

@@ -3,13 +3,14 @@
 Most are small, a few long or wide. One seed draws the same problems again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from reference.network import named_cell
 from reference.network.cell import Cell
+from reference.network.losses import named_loss
 from reference.problems import Problem, random_problem
 from reference.rounding.formats import checked_arithmetic
 
@@ -42,6 +43,8 @@ def draw_problems(
     cell: str | Cell = "tanh",
     arithmetic: str | None = None,
     storage: str | None = None,
+    tokens: bool = False,
+    zero: Sequence[str] = (),
     few_shapes: bool = False,
     no_longer: bool = False,
 ) -> Iterator[Problem]:
@@ -51,7 +54,8 @@ def draw_problems(
     40 steps, 4 sequences and 8 inputs, units and outputs; but beyond the first 200, every 40th is
     long, up to 256 steps, or wide, up to 8 sequences and 16 inputs, units and outputs, in turns.
     With ``few_shapes``, as for a loss that is a callable, they have four shapes: what is compiled
-    for each shape is compiled four times. With ``no_longer`` none is long or wide.
+    for each shape is compiled four times. With ``no_longer`` none is long or wide. With ``tokens``
+    every row of x has a single 1; ``zero`` are the names of biases, or ``h0``, that are zero.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def draw_problems(
     checked_arithmetic(arithmetic, storage, dtype)
     options: dict[str, Any] = {
         "dtype": dtype, "loss": loss, "cell": named_cell(cell), "arithmetic": arithmetic,
-        "storage": storage,
+        "storage": storage, "tokens": tokens, "zero": zero,
     }  # fmt: skip
     small = cases if few_shapes or no_longer else SMALL_FIRST
     fixed = checked_sizes(sizes, batched)
@@ -103,6 +107,8 @@ def _draw(
         regime = str(rng.choice(list(FREQUENCIES), p=list(FREQUENCIES.values())))
         if case == 0:
             regime = "contracting"  # where every gradient is well-conditioned
+        if named_loss(options["loss"]).labels:
+            shape["O"] = max(shape["O"], 2)  # the softmax of one output is 1
         shape |= sizes
         number = int(rng.integers(2**32))
         yield random_problem(**shape, regime=regime, seed=number, **options)

@@ -32,7 +32,9 @@ from reference.problems import Problem
 Array = NDArray[Any]
 Candidate = Callable[[Any, Any, Any, Any], dict[str, Array]]
 # The losses of this derivation: those of the outputs that have a name.
-LOSSES = tuple(name for name, loss in losses.LOSSES.items() if not loss.of_states)
+LOSSES = tuple(
+    name for name, loss in losses.LOSSES.items() if loss.separable and not loss.of_states
+)
 LOSS_PIECES = frozenset({"counts", "error", "output_gradient"})  # about squared errors alone
 
 
@@ -282,14 +284,17 @@ def results_of(derivation: type[Derivation], problem: Problem) -> dict[str, Arra
         If the derivation is about squared errors and the loss is another, or its mistake is one
         of reshaping that fails for these sizes.
     """
-    if callable(problem.loss):
+    known = problem.facts
+    squared = isinstance(problem.loss, str) and known.separable
+    if not squared:
         if LOSS_PIECES & vars(derivation).keys():
             raise ValueError("this mistake is one in the gradient of squared errors")
         derivation = _for_any_loss(derivation, problem)
-    loss = problem.loss if isinstance(problem.loss, str) else "squared_error"
-    return _candidate(derivation, loss)(
-        problem.params, problem.x.copy(), problem.h0, problem.target
-    )
+    loss = problem.loss.partition("/")[0] if squared else "squared_error"
+    target = outputs_of(problem) if known.labels else problem.target
+    found = _candidate(derivation, loss)(problem.params, problem.x.copy(), problem.h0, target)
+    scale = known.scale(problem.sizes) if squared else 1.0
+    return {k: array if k == "states" else scale * array for k, array in found.items()}
 
 
 def _for_any_loss(derivation: type[Derivation], problem: Problem) -> type[Derivation]:
@@ -297,8 +302,9 @@ def _for_any_loss(derivation: type[Derivation], problem: Problem) -> type[Deriva
 
     def output_gradient(d: Derivation, t: int) -> Any:
         if t == 1:
-            y = d.y[1:-1].reshape(problem.target.shape)
-            d.dy[1:-1] = loss_gradient(problem.loss, y, problem.target).reshape(d.T, d.B, d.O)
+            y = d.y[1:-1].reshape(*problem.x.shape[:-1], d.O)
+            slope = loss_gradient(problem.facts.function, y, problem.target)
+            d.dy[1:-1] = slope.reshape(d.T, d.B, d.O)
         return d.dy[t]
 
     return type("ForAnyLoss", (derivation,), {"output_gradient": output_gradient})

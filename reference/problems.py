@@ -5,7 +5,7 @@ saturated and from vanishing to exploding gradients. A problem is drawn from its
 a seed, so that one line reproduces it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,10 +31,13 @@ class Problem:
 
     ``x`` is (T, D) or (T, B, D), ``h0`` (H,) or (B, H), ``target`` like the outputs, like their
     last step where ``loss`` is ``"last_step_squared_error"``, or like h0 where it is
-    ``"final_state_squared_error"``. Where the state of the cell has several arrays, h0 is arranged
-    so too, and a target like it. ``origin`` is the expression, or the words, by which to find
+    ``"final_state_squared_error"``; the labels of ``"cross_entropy"`` are integers, (T,) or (T, B).
+    Where the state of the cell has several arrays, h0 is arranged so too, and a target like it.
+    ``origin`` is the expression, or the words, by which to find
     this problem again. ``arithmetic`` and ``storage`` are the formats to
-    which factors of products, and states, may be rounded; None is the dtype.
+    which factors of products, and states, may be rounded; None is the dtype. Where there are
+    ``tokens``, every row of x has a single 1, and a candidate gets the place of it in the place of
+    the row. ``zero`` are the names of parameters, or ``h0``, that are zero.
     """
 
     params: Any
@@ -46,6 +49,8 @@ class Problem:
     cell: Cell = CELLS["tanh"]
     arithmetic: str | None = None
     storage: str | None = None
+    tokens: bool = False
+    zero: tuple[str, ...] = ()
 
     @property
     def rounding(self) -> Arithmetic:
@@ -74,9 +79,9 @@ class Problem:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What beside its numbers makes a problem: its dtype, loss, cell, and formats."""
-        kept = {k: getattr(self, k) for k in ("loss", "cell", "arithmetic", "storage")}
-        return {"dtype": str(self.dtype), **kept}
+        """What beside its numbers makes a problem: its dtype, loss, cell, formats, and so on."""
+        names = ("loss", "cell", "arithmetic", "storage", "tokens", "zero")
+        return {"dtype": str(self.dtype), **{k: getattr(self, k) for k in names}}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -155,16 +160,19 @@ def random_problem(
     cell: str | Cell = "tanh",
     arithmetic: str | None = None,
     storage: str | None = None,
+    tokens: bool = False,
+    zero: Sequence[str] = (),
 ) -> Problem:
     """Fill the arrays of a problem; B = None makes a single sequence.
 
-    With an arithmetic or a storage, entries are numbers of these formats.
+    With an arithmetic or a storage, entries are numbers of these formats. With tokens, every row of
+    x has a single 1. ``zero`` are the names of biases, or ``h0``, that are zero.
 
     Raises
     ------
     ValueError
-        If the regime is not one of ``REGIMES``, the loss, the cell or a format is unknown, or there
-        is a format and the dtype is not float32.
+        If the regime is not one of ``REGIMES``, the loss, the cell or a format is unknown, there
+        is a format and the dtype is not float32, or what should be zero is no bias.
 
     Examples
     --------
@@ -187,16 +195,41 @@ def random_problem(
     x, start = inputs * normal(T, *batch, D), 0.5 * normal(*batch, cell.size(sizes))
     seen = (*batch, cell.size(sizes)) if known.of_states else (*batch, O)
     target = normal(T, *seen) if known.over_time else normal(*seen)
-    arrays = (*drawn.values(), x, start, target)
-    *values, x, start, target = (rounding.representable(array.astype(dtype)) for array in arrays)
+    if known.labels:
+        target = rng.integers(O, size=(T, *batch))
+    if tokens:
+        x = one_hot(rng.integers(D, size=(T, *batch)), D)
+    for name in checked_zero(zero, cell):
+        (start if name == "h0" else drawn[name])[...] = 0
+
+    def representable(array: np.ndarray) -> np.ndarray:
+        return rounding.representable(array.astype(dtype))
+
+    x, start, *values = map(representable, (x, start, *drawn.values()))
+    target = target if known.labels else representable(target)
     params, h0 = parameters_type(cell.fields)(*values), cell.unpacked(start, sizes)
     target = cell.unpacked(target, sizes) if known.of_states else target
     origin = (
         f"reference.random_problem(T={T}, B={B}, D={D}, H={H}, O={O}, regime={regime!r}, "
         f"seed={seed}, dtype={str(dtype)!r}, loss={_loss_name(loss)}{_cell_name(cell)}"
-        f"{_format_names(*formats)})"
+        f"{_format_names(*formats)}{_inputs_in_words(tokens, zero)})"
     )
-    return Problem(params, x, h0, target, loss, origin, cell, *formats)
+    return Problem(params, x, h0, target, loss, origin, cell, *formats, tokens, tuple(zero))
+
+
+def one_hot(tokens: np.ndarray, D: int) -> np.ndarray:
+    """Return a row with a single 1 for each of some integers."""
+    rows: np.ndarray = np.eye(D)[tokens]
+    return rows
+
+
+def checked_zero(names: Sequence[str], cell: Cell) -> tuple[str, ...]:
+    """Return the names of what is zero, if it is the initial state or vectors."""
+    vectors = [k for k, axes in cell.axes.items() if len(axes) == 1]
+    for name in names:
+        if name not in ("h0", *vectors):
+            raise ValueError(f"zero names {name!r}; expected any of {' '.join(['h0', *vectors])}")
+    return tuple(names)
 
 
 def _parameter(
@@ -229,6 +262,8 @@ def make_problem(
     cell: str | Cell = "tanh",
     arithmetic: str | None = None,
     storage: str | None = None,
+    tokens: bool = False,
+    zero: Sequence[str] = (),
     **params: Any,
 ) -> Problem:
     """Return the problem of these numbers; its ``origin`` is the call that makes it again.
@@ -241,8 +276,8 @@ def make_problem(
     TypeError
         If the parameters are not those of the cell.
     ValueError
-        If shapes disagree, the loss, the cell or a format is unknown, or there is a format and the
-        dtype is not float32.
+        If shapes disagree, the loss, the cell or a format is unknown, there is a format and the
+        dtype is not float32, a label is no integer below O, or x has rows that are no tokens.
 
     Examples
     --------
@@ -266,21 +301,39 @@ def make_problem(
     sizes = {"T": T, **({"B": batch[0]} if batch else {}), "D": D, "H": H, "O": O}
     for k, axes in axes_of(cell, loss).items():
         require_shape(k, arrays[k], shape_for(axes, sizes))
+    known = named_loss(loss)
+    if known.labels:
+        arrays["target"] = known.checked_labels(target, O)
+    if tokens and not np.array_equal(arrays["x"], one_hot(arrays["x"].argmax(-1), D)):
+        raise ValueError("x has rows that are no tokens; expected a single 1 in each")
     texts = {k: _shortest(array) for k, array in arrays.items()}
     words = [f"{k}={texts[k]}" for k in (*cell.fields, "x")]
     words += [f"{k}={_written(trees[k], texts, k)}" for k in trees]
     words += [] if dtype == "float64" else [f"dtype={str(dtype)!r}"]
     words += [] if loss == "squared_error" else [f"loss={_loss_name(loss)}"]
     origin = (
-        f"reference.make_problem({', '.join(words)}{_cell_name(cell)}{_format_names(*formats)})"
+        f"reference.make_problem({', '.join(words)}{_cell_name(cell)}{_format_names(*formats)}"
+        f"{_inputs_in_words(tokens, zero)})"
     )
     of = parameters_type(cell.fields)(*(arrays[k] for k in cell.fields))
     h0, target = (arranged(tree, arrays, k) for k, tree in trees.items())
-    return Problem(of, arrays["x"], h0, target, loss, origin, cell, *formats)
+    zero = checked_zero(zero, cell)
+    return Problem(of, arrays["x"], h0, target, loss, origin, cell, *formats, tokens, zero)
 
 
 def of_arrays(arrays: Mapping[str, Any], **options: Any) -> Problem:
-    """Return the problem of arrays as ``Problem.arrays`` names them, with these options."""
+    """Return the problem of arrays as ``Problem.arrays`` names them, with these options.
+
+    Arrays are made what the options say: zeros, rows with a single 1, labels of what there is.
+    """
+    arrays = dict(arrays)
+    if options.get("tokens"):
+        arrays["x"] = one_hot(arrays["x"].argmax(-1), arrays["x"].shape[-1])
+    if named_loss(options["loss"]).labels:
+        arrays["target"] = np.abs(arrays["target"]).astype(np.int64) % arrays["c"].size
+    arrays = {
+        k: np.zeros_like(a) if root(k) in options.get("zero", ()) else a for k, a in arrays.items()
+    }
     trees = given_trees(options["cell"], options["loss"])
     given = {k: arranged(tree, arrays, k) for k, tree in trees.items()}
     rest = {k: a for k, a in arrays.items() if root(k) not in trees}
@@ -291,7 +344,10 @@ def round_numbers(shape: Mapping[str, int], loss: Any, cell: Cell, *number: int)
     """Return arrays of halves that are not zero; always the same ones for a shape and a number."""
     rng = np.random.default_rng([*(shape[k] for k in sorted(shape)), *number])
     shapes = {k: shape_for(axes, shape) for k, axes in axes_of(cell, loss).items()}
-    return {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
+    arrays = {k: rng.choice([-1.0, -0.5, 0.5, 1.0], size=size) for k, size in shapes.items()}
+    if named_loss(loss).labels:
+        arrays["target"] = rng.integers(shape["O"], size=shapes["target"])
+    return arrays
 
 
 # The line that makes a problem again -------------------------------------------------------------
@@ -317,6 +373,11 @@ def _format_names(arithmetic: str | None, storage: str | None) -> str:
     """Return how declared formats are written in a line that makes a problem again."""
     named = {"arithmetic": arithmetic, "storage": storage}
     return "".join(f", {k}={name!r}" for k, name in named.items() if name is not None)
+
+
+def _inputs_in_words(tokens: bool, zero: Sequence[str]) -> str:
+    """Return how tokens, and what is zero, are written in a line that makes a problem again."""
+    return (", tokens=True" if tokens else "") + (f", zero={(*zero,)!r}" if zero else "")
 
 
 def _shortest(array: np.ndarray) -> str:

@@ -149,7 +149,8 @@ class Report:
     printing, ``assumed`` how results in an unexpected shape or under another name were read.
     ``objections`` are why it does not pass beside what its rows say. Where something is wrong,
     ``diagnosis`` says why as far as it is known, and ``smallest`` is the smallest problem found
-    that shows it. ``formats`` says to which formats the candidate may round, if it declares any.
+    that shows it. ``formats`` says to which formats the candidate may round, if it declares
+    any. Where nothing could be read, ``advice`` has what to write, and comes first.
     """
 
     rows: list[Row]
@@ -159,6 +160,7 @@ class Report:
     diagnosis: Diagnosis | None = None
     smallest: Counterexample | None = None
     formats: str = ""
+    advice: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, results: Iterable[tuple[list[Verdict], Mapping[str, str]]]) -> "Report":
@@ -209,7 +211,7 @@ class Report:
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in lines
         ]
-        parts = [table, self.remarks(), *self.explanations().values()]
+        parts = [self.advice, table, self.remarks(), *self.explanations().values()]
         return "\n\n".join(["\n".join(part) for part in parts if part] + [self.verdict])
 
     def remarks(self) -> list[str]:
@@ -280,6 +282,7 @@ class Report:
             "notes": self.notes,
             "assumed": self.assumed,
             "objections": self.objections,
+            "advice": self.advice,
             "diagnosis": None if self.diagnosis is None else self.diagnosis.as_dict(),
             "smallest": None if self.smallest is None else self.smallest.as_dict(),
         }
@@ -300,7 +303,8 @@ class Report:
             for lines in self.explanations().values()
         )
         table = f"<table><tr>{header}</tr>{body}</table>"
-        return f"{table}{remarks}{parts}<p>{emphasised(self.verdict)}</p>"
+        advice = f"<pre>{escape(chr(10).join(self.advice))}</pre>" if self.advice else ""
+        return f"{advice}{table}{remarks}{parts}<p>{emphasised(self.verdict)}</p>"
 
 
 def in_a_word(statuses: set[str], proved: bool) -> str:

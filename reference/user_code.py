@@ -18,7 +18,7 @@ import sys
 import threading
 import warnings
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from importlib import import_module
@@ -33,6 +33,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 NOT_PARAMETERS = frozenset(("x", "h0", "target"))
+IGNORED = frozenset(("_", "loss"))  # parts of a tuple that are no gradients
 ALONE: Mapping[str, Any] = {}  # everything is an array by itself
 
 # OpenBLAS 0.3.31, in NumPy 2.4.2 to 2.4.6, makes NumPy warn so on finite numbers now and then.
@@ -170,6 +171,11 @@ class Runner:
         self._params: Any = None
 
     @property
+    def declared(self) -> dict[str, Any]:
+        """What a function says of its own convention, as ``reference.adapt`` makes it do."""
+        return said_by(self.function, "declared")
+
+    @property
     def importable(self) -> tuple[str, tuple[str, ...]]:
         """A name for the function, and how it is imported, if it can be."""
         return importable(self.function)
@@ -184,11 +190,14 @@ class Runner:
         wanted: Iterable[str],
         seconds: float | None = None,
         trees: Mapping[str, Any] = ALONE,
+        like: str = "",
+        order: Sequence[str] = (),
     ) -> Outcome:
         """Call the function, and read what it returns under the names that are wanted.
 
-        ``trees`` say how what has several arrays is arranged. Raises OutOfTimeError after
-        ``seconds``, where a timer can be had.
+        Wanted is also what matches the regular expression ``like``. ``trees`` say how what has
+        several arrays is arranged, ``order`` what the parts of a tuple are. Raises OutOfTimeError
+        after ``seconds``, where a timer can be had.
         """
         own, notes = self._filled(arrays), dict[str, str]()
         h0, target = (arranged(trees.get(k, "array"), own, k) for k in ("h0", "target"))
@@ -198,10 +207,12 @@ class Runner:
         try:
             with _watched(seconds, notes):
                 found = self.function(self._params, own["x"], h0, target)
-                values, others = _by_name(found, frozenset(wanted), trees)
+                found = _named(found, order, self._params)
+                values, others = _by_name(found, frozenset(wanted), trees, like)
         except (Exception, SystemExit) as error:  # user code may raise anything
             code = getattr(self.function, "__code__", None)
             failure = in_words(error) + _where(error, getattr(code, "co_filename", None))
+        notes |= said_by(self.function, "said")
         for k, original in arrays.items():
             if not np.array_equal(own[k], original):
                 notes[f"writes {k}"] = f"the candidate writes to its input {k}"
@@ -221,6 +232,12 @@ class Runner:
             names = tuple(k for k in arrays if k.partition("[")[0] not in NOT_PARAMETERS)
             self._params = parameters_type(names)(*(self._arrays[k] for k in names))
         return self._arrays
+
+
+def said_by(function: Any, name: str) -> dict[str, Any]:
+    """Return what ``reference.adapt`` has made a function say by this name, if it did."""
+    found = getattr(function, name, None)
+    return found if isinstance(found, dict) else {}
 
 
 def said_to_print(text: str) -> str:
@@ -274,20 +291,50 @@ def _alarm(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _by_name(
-    found: Any, wanted: frozenset[str], trees: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray | str], tuple[str, ...]]:
-    """Return what was returned under the names that are wanted, and the other names."""
+def _named(found: Any, order: Sequence[str], params: Any) -> Mapping[Any, Any]:
+    """Return what was returned by its names; those of a tuple are told by its order."""
     _require_returned(found)
     if hasattr(found, "_asdict"):
         found = found._asdict()
-    if not isinstance(found, Mapping):
+    if isinstance(found, tuple | list) and not order:
+        found = the_one_mapping(found)
+    if isinstance(found, Mapping):
+        return found
+    if not isinstance(found, tuple | list):
         kind = type(found).__name__
         raise TypeError(f"the candidate returned a {kind}; expected a mapping or a namedtuple")
+    if not order:
+        raise TypeError(
+            f"the candidate returned a {type(found).__name__}; expected a mapping or a namedtuple, "
+            f"or what is in it: returns=({', '.join(_guesses(found, params))})"
+        )
+    if len(found) != len(order):
+        raise TypeError(f"the candidate returned {len(found)} parts; returns names {len(order)}")
+    return {k: value for k, value in zip(order, found, strict=True) if k not in IGNORED}
+
+
+def the_one_mapping(found: Sequence[Any]) -> Any:
+    """Return the only mapping in a tuple such as (loss, gradients), or the tuple as it is."""
+    mappings = [part for part in found if isinstance(part, Mapping)]
+    return mappings[0] if len(mappings) == 1 else found
+
+
+def _guesses(found: Sequence[Any], params: Any) -> Iterator[str]:
+    """Yield, for each part of a tuple, the gradients whose shape it has, in quotes."""
+    for value in found:
+        shape = getattr(value, "shape", ())
+        fit = [f"d{k}" for k, p in params._asdict().items() if p.shape == shape]
+        yield repr(" or ".join(fit) or ("loss" if shape == () else "_"))
+
+
+def _by_name(
+    found: Mapping[Any, Any], wanted: frozenset[str], trees: Mapping[str, Any], like: str
+) -> tuple[dict[str, np.ndarray | str], tuple[str, ...]]:
+    """Return what was returned under the names that are wanted, and the other names."""
     values: dict[str, np.ndarray | str] = {}
     others = []
     for k, value in found.items():
-        if isinstance(k, str) and k in wanted:
+        if isinstance(k, str) and (k in wanted or re.fullmatch(like, k)):
             if value is not None:
                 values |= _arrays_of(str(k), value, trees.get(k, "array"))
         elif value is not None:
@@ -475,7 +522,7 @@ def serve() -> None:
     message, _ = receive(requests, most)
     try:
         runner = Runner(load_function(message["place"]))
-        loaded: dict[str, Any] = {"importable": runner.importable}
+        loaded: dict[str, Any] = {"importable": runner.importable, "declared": runner.declared}
     except LoadError as error:
         loaded = {"refused": str(error)}
     sys.stdout.flush()
@@ -487,7 +534,8 @@ def serve() -> None:
             message, arrays = receive(requests, most)
         except EOFError:
             return
-        outcome = runner(arrays, message["wanted"], trees=message["trees"])
+        options = {k: message[k] for k in ("trees", "like", "order")}
+        outcome = runner(arrays, message["wanted"], **options)
         words = {k: v for k, v in outcome.values.items() if isinstance(v, str)}
         found = {k: v for k, v in outcome.values.items() if not isinstance(v, str)}
         answer = {**outcome._asdict(), "values": words, "call": message["call"]}

@@ -13,7 +13,9 @@ import pytest
 from correct_candidates import CANDIDATES, in_plain_loops
 
 import reference
-from reference.judging.candidates import LAYOUTS, Caller, Flaw, in_layout
+from reference.judging.candidates import Caller
+from reference.judging.layouts import LAYOUTS, in_layout
+from reference.judging.reading import Flaw
 from reference.mistakes import correct
 from reference.problems import random_problem
 
@@ -370,7 +372,11 @@ def test_a_timer_that_is_already_set_is_left_alone():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"layout": "rows"}, ValueError, "layout is 'rows'; expected one of time_first, batch_fir"),
+        (
+            {"layout": "diagonal"},
+            ValueError,
+            "layout is 'diagonal'; expected one of time_first",
+        ),
         ({"time_budget": 0}, ValueError, "time_budget is 0; expected a number of seconds above 0"),
         ({"time_budget": "1"}, ValueError, "time_budget is '1'; expected a number of seconds"),
         ({"sizes": {"N": 3}}, ValueError, "sizes names 'N'; expected any of T B D H O"),

@@ -43,6 +43,16 @@ def of_half_the_loss(params, x, h0, target):
     return gradients(params, x, h0, target, slope=0.5)
 
 
+def in_a_tuple(params, x, h0, target):
+    found = gradients(params, x, h0, target)
+    return 0.0, found["dU"], found["dW"], found["dV"]
+
+
+def by_other_names(params, x, h0, target):
+    found = gradients(params, x, h0, target)
+    return {"dWhh": found["dW"], "Wxh_grad": found["dU"]}
+
+
 def patient(params, x, h0, target):
     time.sleep(0.3)  # the bar is drawn ten times a second
     return gradients(params, x, h0, target)
@@ -92,6 +102,20 @@ def test_right_gradients_exit_0(argv, folder, capsys):
     assert {*err.splitlines()} == {"this module prints when it is imported"}  # twice with a loss
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["in_a_tuple", "--returns", "loss,dWxh,dWhh,dWhy"], "dWhy is dV"),
+        (["by_other_names"], "assumed: dWhh is dW, Wxh_grad is dU"),
+    ],
+    ids=["a tuple", "names"],
+)
+def test_what_is_returned_in_another_convention_is_read(argv, said, folder, capsys):
+    argv = [f"handmade:{argv[0]}", *argv[1:]]
+    assert main(["check", *argv, "--single", "--cases", "4"]) == 0
+    assert said in capsys.readouterr().out
+
+
 def test_a_wrong_gradient_exits_1_and_is_explained(folder, capsys):
     assert main(["check", "handmade:transposed", "--single", "--cases", "8"]) == 1
     out, _ = capsys.readouterr()
@@ -132,9 +156,10 @@ def test_json_on_stdout_is_all_there_is(folder, capsys):
         (["handmade:gradients", "--loss", "handmade:none"], "handmade has no 'none'"),
         (["handmade:gradients", "--cases", "0"], "expected an integer of at least 1"),
         (["handmade:gradients", "--sizes", "N=2"], "sizes names 'N'; expected any of T B D H O"),
+        (["handmade:gradients", "--returns", "dW,dFoo"], "returns names 'dFoo'; expected any of W"),
         (["handmade:gradients", "--sizes", "H"], "'H': expected sizes such as O=1,H=10"),
         (["handmade:gradients", "--sizes", "H=x"], "'x'; expected an integer of at least 1"),
-        (["handmade:gradients", "--layout", "rows"], "layout is 'rows'; expected one of time"),
+        (["handmade:gradients", "--layout", "steps"], "layout is 'steps'; expected one of time"),
         (["handmade:gradients", "--time-budget", "0"], "expected an integer of at least 1"),
         (["handmade:gradients", "--json", "/no/such/folder/x"], "cannot write"),
     ],

@@ -143,13 +143,14 @@ def test_the_code_that_the_derivation_links_to_at_an_equation_carries_its_number
 
 PART = re.compile(r"<!-- ([\w ]+): begin -->\n(.*?)<!-- \1: end -->", re.S)
 PARTS = {(page, name): part for page, text in PAGES.items() for name, part in PART.findall(text)}
-COMPARED = {  # written anew and compared: tests/test_guide.py, tests/test_imports.py, --check
+# Written anew and compared: tests/test_guide.py, test_conventions.py and test_imports.py, --check.
+COMPARED = {
     ("docs/check-your-gradient.md", f"{which} {what}")
     for which in ("first", "second")
     for what in ("attempt", "report")
 }
 COMPARED |= {("docs/check-your-gradient.md", f"named {what}") for what in ("loss", "mistakes")}
-COMPARED |= {("docs/architecture.md", "arrows")}
+COMPARED |= {("docs/architecture.md", "arrows"), ("docs/check-your-gradient.md", "conventions")}
 MEASURED = re.compile(
     r"\n\nMeasured at commit ([0-9a-f]{7,}) of \d{4}-\d\d-\d\d(, with changes)?"
     r" by\s`python [^`]+\.py[^`]*`"

@@ -43,12 +43,13 @@ LAYERS = CORE | {
     "__init__": {"cells", "params", "losses", "forward", "backward", "gradients"},
 }
 # What each shelf of reference may import of reference, from the ground up.
-_GROUND = {"devices", "jaxprs", "user_code"}
+_GROUND = {"devices", "jaxprs", "names", "user_code"}
 _PROVED = {*_GROUND, "network", "rounding", "arrays", "problems", "oracle"}
 _JUDGED = {*_PROVED, "mistakes", "findings", "report", "judging"}
 REFERENCE = {
     **{name: set() for name in _GROUND},
     "network": _GROUND,
+    "adapting": {"names", "user_code"},
     "breaks": _GROUND,
     "rounding": {*_GROUND, "network"},
     "arrays": {"user_code", "network"},
@@ -65,7 +66,16 @@ REFERENCE = {
     "equations": {*_PROVED, "report"},
     "functions": {*_PROVED, "report", "explaining", "breaks"},
     "compare": {*_JUDGED, "drawing", "explaining"},
-    "__init__": {*_JUDGED, "drawing", "explaining", "equations", "functions", "compare", "breaks"},
+    "__init__": {
+        "adapting",
+        *_JUDGED,
+        "drawing",
+        "explaining",
+        "equations",
+        "functions",
+        "compare",
+        "breaks",
+    },
 }
 # What else is imported, and not before a function needs it.
 WHEN_NEEDED = {

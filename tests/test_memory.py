@@ -281,12 +281,12 @@ def test_arrays_of_the_same_shapes_are_the_same_objects_filled_anew():
 def test_names_that_nobody_read_beside_gradients_that_nobody_returned_are_no_pass():
     def unread(*arguments):
         found = right(*arguments)
-        return {"dWx": 7 * found["U"], "dWh": -found["W"], "db": found["b"]}
+        return {"dW1": 7 * found["U"], "dW2": -found["W"], "db": found["b"]}
 
     report = reference.compare(unread, cases=8)
     assert not report.passed
     said = (
-        "'dWx', 'dWh' are not names of gradients, and W U V c were not returned: expected W U b V"
+        "'dW1', 'dW2' are not names of gradients, and W U V c were not returned: expected W U b V"
     )
     assert report.objections[0].startswith(said)
     assert not any("dWx" in note for note in report.notes)

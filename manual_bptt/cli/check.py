@@ -26,7 +26,8 @@ from manual_bptt.cli.shared import (
 
 # Options that ``reference.compare`` has by the same names.
 AS_THEY_ARE = (
-    "cases", "seed", "dtype", "arithmetic", "storage", "layout", "sizes", "time_budget",
+    "cases", "seed", "dtype", "arithmetic", "storage", "layout", "returns", "tokens", "sizes",
+    "time_budget",
 )  # fmt: skip
 
 
@@ -36,8 +37,9 @@ def add_to(commands: Any) -> None:
     check.add_argument("candidate", metavar="module:function", help="or path/to/file.py:function")
     check.add_argument(
         "--loss", default="squared_error", metavar="NAME",
-        help="squared_error, last_step_squared_error, final_state_squared_error, or "
-        "module:function in JAX (%(default)s)",
+        help="squared_error, last_step_squared_error, final_state_squared_error, cross_entropy "
+        "(of labels), each divided by numbers and sizes after a stroke, as cross_entropy/T, "
+        "or module:function in JAX (%(default)s)",
     )  # fmt: skip
     check.add_argument(
         "--cell", default="tanh", metavar="NAME",
@@ -46,8 +48,16 @@ def add_to(commands: Any) -> None:
     check.add_argument("--single", action="store_true", help="single sequences, no batch axis")
     check.add_argument(
         "--layout", default="time_first", metavar="NAME",
-        help="time_first, batch_first or columns (%(default)s)",
+        help="time_first, batch_first, columns, rows or batch_first_rows (%(default)s)",
     )  # fmt: skip
+    check.add_argument(
+        "--returns", metavar="NAMES", type=_names, default=(),
+        help="what the parts of a tuple are: loss,dWxh,dWhh,dWhy,dbh,dby,_; or our names by "
+        "others: dA=W,dB=U",
+    )  # fmt: skip
+    check.add_argument(
+        "--tokens", action="store_true", help="x are integers below D, and no vectors"
+    )
     check.add_argument(
         "--sizes", metavar="O=1,H=10", type=_sizes, default={}, help="fix any of T, B, D, H, O"
     )
@@ -80,6 +90,15 @@ def _sizes(text: str) -> dict[str, int]:
             raise argparse.ArgumentTypeError(f"{text!r}: expected sizes such as O=1,H=10")
         sizes[name.strip()] = positive(number.strip())
     return sizes
+
+
+def _names(text: str) -> tuple[str, ...] | dict[str, str]:
+    """Return ("dWxh", "dWhh") for dWxh,dWhh, and {"dA": "W"} for dA=W."""
+    names = [name.strip() for name in text.split(",")]
+    pairs = [name.partition("=") for name in names]
+    if not any(equals for _, equals, _ in pairs):
+        return tuple(names)
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -137,6 +156,7 @@ def print_report(report: Any, title: str, seconds: float, again: Iterable[str] =
 
     rows = [(row.gradient, coloured(row.status), *cells(row)[2:]) for row in report.rows]
     verdict = f"{report.verdict} in {seconds:.1f} s"
+    print("\n".join([*report.advice, ""] if report.advice else []), end="")
     parts = [[*report.remarks(), *again], *report.explanations().values(), [verdict]]
     text = "\n\n".join("\n".join(part) for part in parts if part)
     print_table(title, HEADER, rows, f"{text}\n")

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference.findings import Finding
-from reference.judging.candidates import Caller, returned
+from reference.judging.candidates import Caller
+from reference.judging.reading import returned
 from reference.judging.verdicts import judge_whole
 from reference.mistakes import MISTAKES, Derivation, Mistake, combined, outputs_of, results_of
 from reference.network import CELLS
@@ -98,7 +99,8 @@ def telling_problems(
         shape |= sizes
         problem = random_problem(**shape, regime=regime, seed=4, cell=cell, **options)
         yield problem
-        by_name = isinstance(problem.loss, str) and not problem.facts.of_states
+        facts = problem.facts
+        by_name = isinstance(problem.loss, str) and facts.separable and not facts.of_states
         nearly_fitted = cell is LABS and by_name and problem.dtype == np.float64
         if nearly_fitted and TELLING[0][0] == T:
             yield _nearly_fitted(problem)

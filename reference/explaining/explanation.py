@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from reference.explaining.advice import advice
 from reference.explaining.diagnosis import Evidence, explain, gather, repeats, telling_problems
 from reference.explaining.localisation import on_lengths, on_steps
 from reference.explaining.observations import observations
 from reference.explaining.rules import broken_rules
 from reference.explaining.smallest import smallest
 from reference.findings import Counterexample, Diagnosis
-from reference.judging.candidates import LAYOUTS, Caller, Flaw
+from reference.judging.candidates import Caller
+from reference.judging.layouts import BATCH_FIRST, LAYOUTS
 from reference.judging.memory import Draw, shortest_history
 from reference.judging.processes import NoVerdictError
+from reference.judging.reading import Flaw
 from reference.judging.verdicts import judge, judged_calls
 from reference.network import in_code
 from reference.network.losses import AnyLoss, named_loss
@@ -62,7 +65,9 @@ def _by_mistakes(report: Report, caller: Caller, draw: Draw) -> Report:
     diagnosis = _diagnosis(report, mismatched, example, caller, evidence, draw)
     report = replace(report, diagnosis=diagnosis, smallest=example)
     if {row.status for row in report.rows} <= {"raised", "wrong shape", "not returned"}:
-        report.notes.extend(_other_conventions(caller, draw))
+        others = _other_conventions(caller, draw)
+        report.notes.extend(others)
+        report.advice.extend([] if others else advice(caller, draw))
     return report
 
 
@@ -100,9 +105,9 @@ def _other_conventions(caller: Caller, draw: Draw) -> list[str]:
     shape: dict[str, Any] = {"T": 6, "B": 2, "D": 3, "H": 4, "O": 5, **draw["sizes"]}
     called = (draw["batched"], caller.layout)
     for batched, layout in product((draw["batched"], not draw["batched"]), LAYOUTS):
-        if (batched, layout) == called or (layout == "batch_first" and not batched):
+        if (batched, layout) == called or (layout in BATCH_FIRST and not batched):
             continue
-        other = Caller(caller.candidate, layout, caller.time_budget)
+        other = Caller(caller.candidate, layout, caller.time_budget, caller.returns)
         options = {k: v for k, v in draw.items() if k not in ("batched", "sizes", "few_shapes")}
         sizes = shape if batched else shape | {"B": None}
         problem = random_problem(**sizes, regime="contracting", seed=0, **options)
@@ -197,6 +202,8 @@ def _to_reproduce(caller: Caller, loss: AnyLoss, *problems: Problem) -> tuple[st
     """Return lines of Python that judge a candidate on one problem after another."""
     name, (*imports,) = caller.runner.importable
     layout = "" if caller.layout == "time_first" else f", layout={caller.layout!r}"
+    returns = caller.returns if isinstance(caller.returns, Mapping) else (*caller.returns,)
+    layout += f", returns={returns!r}" if returns else ""
     if callable(loss):
         imports += importable(loss)[1]
     imports += in_code(problems[0].cell)[1]

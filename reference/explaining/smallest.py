@@ -54,7 +54,7 @@ def smallest(
     while simpler is not None:
         found, arrays = simpler, simpler.arrays
         cuts = () if few_shapes else _cuts(found, sizes)
-        simpler = search.first(map(problem_of, chain(cuts, _rounder(arrays))))
+        simpler = search.first(map(problem_of, chain(cuts, _rounder(found, arrays))))
     return found
 
 
@@ -123,22 +123,29 @@ def _kept(name: str, array: np.ndarray, problem: Problem, letter: str, places: r
     return array
 
 
-def _rounder(arrays: Arrays) -> Iterator[Arrays]:
+def _rounder(problem: Problem, arrays: Arrays) -> Iterator[Arrays]:
     """Yield problems with zeros and round numbers in the place of others, many at once first."""
+    everything = arrays
+    if problem.facts.labels and arrays["target"].any():
+        yield everything | {"target": 0 * arrays["target"]}
+    if problem.tokens and arrays["x"][..., 1:].any():
+        yield everything | {"x": 0 * arrays["x"]}  # which stands for the first token
+    whole = ("target" * problem.facts.labels, "x" * problem.tokens)
+    arrays = {k: array for k, array in arrays.items() if k not in whole}
     changes: tuple[Callable[[np.ndarray], np.ndarray], ...]
     changes = (lambda a: 0 * a, np.sign, np.round, lambda a: np.round(2 * a) / 2)
     for change in changes:
         for k, array in arrays.items():
             changed = change(array) + 0.0  # no -0
             if not np.array_equal(changed, array):
-                yield arrays | {k: changed}
+                yield everything | {k: changed}
     for number in (0.0, 1.0):
         for parts in (2, 4, 8, 16, None):
             for k, array in arrays.items():
                 places = np.flatnonzero((array != number) & (array != 0))
                 if places.size >= (parts or 1):
                     for some in np.array_split(places, parts or places.size):
-                        yield arrays | {k: _with(array, some, number)}
+                        yield everything | {k: _with(array, some, number)}
 
 
 def _with(array: np.ndarray, places: np.ndarray, number: float) -> np.ndarray:

@@ -1,46 +1,31 @@
-"""Calling a candidate in the layout it expects, and reading what it returns without guessing.
+"""Calling a candidate in the layout it expects.
 
 A candidate is ``candidate(params, x, h0, target)``; it returns a mapping or a namedtuple with any
-of the gradients ``W U b V c x h0 h``, and its ``states`` if it likes. Where it is written for
-another layout than this package's, arrays are rearranged on the way in and on the way back:
-
-    layout        x          h0      target, y   h, states     b, c
-    time_first    (T, B, D)  (B, H)  (T, B, O)   (T+1, B, H)   (H,), (O,)
-    batch_first   (B, T, D)  (B, H)  (B, T, O)   (B, T+1, H)   (H,), (O,)
-    columns       (T, D, B)  (H, B)  (T, O, B)   (T+1, H, B)   (H, 1), (O, 1)
-
-Where the state of a cell has several arrays, h0, h and states are arranged as it is, in tuples and
-mappings, and each array has axes of its own in the place of H.
-
-A single sequence has no batch axis in the first two layouts, and one column in the last. W, U and V
-are the same in all of them. The target of ``last_step_squared_error`` has no
-axis of time.
+of the gradients ``W U b V c x h0 h``, and its ``states`` if it likes, or a tuple whose order is
+told. Where it is written for another layout than this package's (``reference.judging.layouts``),
+arrays are rearranged on the way in and on the way back; what it returns is read in
+``reference.judging.reading``.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference.arrays import OF_STATE, given_trees, root
+from reference.arrays import OF_STATE, given_trees
+from reference.judging.conventions import agreed
+from reference.judging.layouts import LAYOUTS, arguments
 from reference.judging.processes import CandidateProcess, NoVerdictError
+from reference.judging.reading import Flaw, one_array_each, prefixed, read_outcome, returned
+from reference.names import any_name, role_of
 from reference.network.cell import Cell
 from reference.problems import Problem
-from reference.user_code import Outcome, OutOfTimeError, Runner, arranged
+from reference.user_code import IGNORED, OutOfTimeError, Runner, said_by
 
 Candidate = Callable[[Any, Any, Any, Any], Any] | CandidateProcess
-LAYOUTS = ("time_first", "batch_first", "columns")
-WITH_BATCH = frozenset({"x", "h0", "target", "h", "states"})  # arrays that have a batch axis
-OVER_TIME = frozenset({"x", "target", "h", "states"})  # and that have an axis of time before it
-
-
-class Flaw(NamedTuple):
-    """What is in the place of a gradient that cannot be compared: a status and what came."""
-
-    status: str
-    detail: str
+Returns = Sequence[str] | Mapping[str, str]  # the parts of a tuple; or our names by others
 
 
 class Returned(NamedTuple):
@@ -72,6 +57,7 @@ class Caller:
     candidate: Any
     layout: str = "time_first"
     time_budget: float | None = None
+    returns: Returns = ()
     spent: float = 0.0
     slowest: float = 0.0
 
@@ -80,12 +66,15 @@ class Caller:
         if not callable(self.candidate):
             kind = type(self.candidate).__name__
             raise TypeError(f"candidate is a {kind}; expected a function")
+        declared = said_by(self.candidate, "declared")
+        self.layout = agreed(declared, layout=self.layout)["layout"]
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; expected one of {', '.join(LAYOUTS)}")
         budget = self.time_budget
         if budget is not None and not (isinstance(budget, int | float) and budget > 0):
             message = f"time_budget is {budget!r}; expected a number of seconds above 0, or None"
             raise ValueError(message)
+        _require_order(self.returns)
         self.runner: Any = self.candidate if is_process else Runner(self.candidate)
 
     @property
@@ -93,16 +82,24 @@ class Caller:
         """Whether the budget is spent."""
         return self.time_budget is not None and self.spent >= self.time_budget
 
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left of the budget."""
+        return None if self.time_budget is None else self.time_budget - self.spent
+
     def __call__(self, problem: Problem) -> Returned | None:
         """Call the candidate with copies of a problem; return None if there was no time for it."""
         if self.out_of_time:
             return None
-        arrays = _arguments(problem, self.layout)
-        left = None if self.time_budget is None else self.time_budget - self.spent
+        arrays = arguments(problem, self.layout)
         started = time.perf_counter()
         try:
-            wanted = (*returned(problem.cell), *prefixed(problem.cell))
-            outcome = self.runner(arrays, wanted, left, _trees(problem))
+            told = dict(self.returns) if isinstance(self.returns, Mapping) else {}
+            wanted = (*returned(problem.cell), *prefixed(problem.cell), *told)
+            outcome = self.runner(
+                arrays, wanted, self.left, trees=_trees(problem),
+                order=() if told else [*self.returns], like=any_name(one_array_each(problem.cell)),
+            )  # fmt: skip
         except OutOfTimeError:
             return self._interrupted(time.perf_counter() - started, problem)
         except NoVerdictError as error:
@@ -110,7 +107,7 @@ class Caller:
         taken = time.perf_counter() - started
         self.spent, self.slowest = self.spent + taken, max(self.slowest, taken)
         notes = dict(outcome.notes)
-        gradients = _read(outcome, problem, self.layout, notes)
+        gradients = read_outcome(outcome, problem, self.layout, notes, told)
         if _finite(gradients):
             notes.pop("warns of a product", None)
         return Returned(gradients, notes)
@@ -138,14 +135,33 @@ def _finite(gradients: dict[str, np.ndarray | Flaw] | Flaw) -> bool:
     )
 
 
-def returned(cell: Cell) -> tuple[str, ...]:
-    """Return the names of what a candidate may return for a cell."""
-    return (*cell.gradients, "states")
+def _require_order(returns: Any) -> None:
+    """Refuse what cannot be the names of the parts of a tuple, or of our gradients by others."""
+    returns = [*returns.values()] if isinstance(returns, Mapping) else returns
+    names = [name for name in returns if name not in IGNORED]
+    no_text = isinstance(returns, str) or not all(isinstance(name, str) for name in returns)
+    if no_text or len({*names}) < len(names):
+        raise ValueError(
+            f"returns is {returns!r}; expected names that differ, one for each part of the tuple, "
+            'such as ("loss", "dWxh", "dWhh", "dbh", "_"): "loss" and "_" are no gradients'
+        )
 
 
-def prefixed(cell: Cell) -> dict[str, str]:
-    """Return names that people give the gradients: dW for W."""
-    return {f"d{k}": k for k in cell.gradients if f"d{k}" not in returned(cell)}
+def require_known(returns: Returns, cell: Cell) -> None:
+    """Refuse names of parts of a tuple that stand for no gradient of a cell."""
+    known = {*returned(cell), *prefixed(cell), *IGNORED}
+    if isinstance(returns, Mapping):
+        for name, ours in returns.items():
+            if ours not in returned(cell):
+                expected = f"expected any of {' '.join(cell.gradients)}"
+                raise ValueError(f"returns has {ours!r} for {name!r}; {expected}")
+        return
+    for name in returns:
+        if name not in known and role_of(name, one_array_each(cell)) is None:
+            raise ValueError(
+                f"returns names {name!r}; expected any of {' '.join(cell.gradients)}, dW and so "
+                f'on, or a name that follows a pattern, as dWxh does; "_" for what is no gradient'
+            )
 
 
 def _trees(problem: Problem) -> dict[str, Any]:
@@ -155,124 +171,3 @@ def _trees(problem: Problem) -> dict[str, Any]:
         return {}
     names = dict.fromkeys((*OF_STATE, *(k for k, v in prefixed(cell).items() if v in OF_STATE)))
     return dict.fromkeys(names, cell.state) | given_trees(cell, problem.loss)
-
-
-# Layouts -----------------------------------------------------------------------------------------
-
-
-def _arguments(problem: Problem, layout: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a problem in a layout."""
-    return {k: in_layout(k, a, problem, layout) for k, a in problem.arrays.items()}
-
-
-def in_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np.ndarray:
-    """Return an array of a problem, or the gradient in it, as a layout has it."""
-    batched, name = "B" in problem.sizes, root(name)
-    timeless = name == "target" and not problem.facts.over_time
-    if layout == "batch_first" and name in OVER_TIME and batched and not timeless:
-        return array.swapaxes(0, 1)
-    if layout == "columns" and name in WITH_BATCH and batched:
-        return np.moveaxis(array, int(name in OVER_TIME and not timeless), -1)
-    if layout == "columns" and not (name in problem.cell.fields and array.ndim > 1):
-        return array[..., None]
-    return array
-
-
-def _from_layout(name: str, array: np.ndarray, problem: Problem, layout: str) -> np.ndarray:
-    """Return an array in a layout as ``Problem`` has it: the inverse of ``in_layout``."""
-    if layout == "columns" and root(name) in WITH_BATCH and "B" in problem.sizes:
-        return np.moveaxis(array, -1, int(root(name) in OVER_TIME))
-    if layout == "columns" and array.ndim > len(problem.gradient_shape(name)):
-        return array[..., 0]
-    return in_layout(name, array, problem, layout)  # exchanging two axes undoes itself
-
-
-# Reading what was returned -----------------------------------------------------------------------
-
-
-def _read(
-    outcome: Outcome, problem: Problem, layout: str, notes: dict[str, str]
-) -> dict[str, np.ndarray | Flaw] | Flaw:
-    """Return {gradient: array or flaw} from what a candidate returned, and add to the notes."""
-    if outcome.failure:
-        return Flaw("raised", outcome.failure)
-    values, cell = outcome.values, problem.cell
-    came = {root(k) for k in values}
-    others = {k: v for k, v in prefixed(cell).items() if k in came and v not in came}
-    named = {k.replace(root(k), others.get(root(k), root(k)), 1): v for k, v in values.items()}
-    there = {root(k) for k in named}
-    if not any(k in there for k in cell.gradients):
-        names = [*map(repr, values), *outcome.others]
-        expected = f"expected any of {' '.join(cell.gradients)}"
-        return Flaw("raised", f"the candidate returned [{', '.join(names)}]; {expected}")
-    if others:
-        notes["read names"] = f"{' '.join(others)} were taken for {' '.join(others.values())}"
-    known = returned(cell)
-    for k in (*outcome.others, *(repr(k) for k in there if k not in known)):
-        notes[f"name {k}"] = f"{k} is not the name of a gradient, and was not looked at"
-
-    def read(name: str) -> np.ndarray | Flaw:
-        return _read_one(name, named[name], problem, layout, notes)
-
-    return {
-        k: read(k) if k in named else _read_several(k, problem, read) for k in known if k in there
-    }
-
-
-def _read_several(
-    name: str, problem: Problem, read: Callable[[str], np.ndarray | Flaw]
-) -> np.ndarray | Flaw:
-    """Return the arrays of something like a state as vectors, or what is wrong with one."""
-    arrays: dict[str, np.ndarray] = {}
-    for place in problem.cell.leaves:
-        found = read(f"{name}{place}")
-        if isinstance(found, Flaw):
-            return Flaw(found.status, f"{name}{place}: {found.detail}")
-        arrays[place] = found
-    return problem.cell.packed(arranged(problem.cell.state, arrays))
-
-
-def _read_one(
-    name: str, array: np.ndarray | str, problem: Problem, layout: str, notes: dict[str, str]
-) -> np.ndarray | Flaw:
-    """Return one gradient as an array in the layout of ``Problem``, or what is wrong with it."""
-    if isinstance(array, str):
-        arranged_otherwise = array.startswith("expected")
-        return Flaw(
-            "raised",
-            array if arranged_otherwise else f"expected an array of real numbers, got {array}",
-        )
-    if array.dtype != problem.dtype:
-        notes[f"dtype {name}"] = (
-            f"{name} came as {array.dtype}, though the problem is {problem.dtype}"
-        )
-    expected = in_layout(name, np.empty(problem.gradient_shape(name)), problem, layout).shape
-    if array.shape != expected:
-        if _without_ones(array.shape) != _without_ones(expected):
-            hint = _hint(name, array.shape, expected, problem, layout)
-            return Flaw("wrong shape", f"shape {array.shape}, expected {expected}{hint}")
-        notes[f"read {name}"] = f"{name} came as {array.shape} and was read as {expected}"
-        array = array.reshape(expected)
-    return _from_layout(name, array, problem, layout)
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n for n in shape if n != 1)
-
-
-def _hint(
-    name: str, shape: tuple[int, ...], expected: tuple[int, ...], problem: Problem, layout: str
-) -> str:
-    """Return what a wrong shape looks like, if it looks like something."""
-    sizes = problem.sizes
-    if root(name) in ("h", "states"):
-        axis = int(layout == "batch_first" and "B" in sizes)
-        if shape == (*expected[:axis], sizes["T"], *expected[axis + 1 :]):
-            return "; one state is missing: there are T+1, from h[0] to h[T]"
-    if shape == expected[::-1] and len(shape) == 2:
-        return "; it looks transposed"
-    if root(name) not in WITH_BATCH:
-        for size, over in (("T", "step"), ("B", "sequence")):
-            if shape == (sizes.get(size), *expected):
-                return f"; one for each {over}? The gradient is their sum"
-    return ""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -51,6 +51,7 @@ class CandidateProcess:
         self.place = place
         self.calls = 0
         self.importable: tuple[str, tuple[str, ...]] = ("candidate", ())
+        self.declared: dict[str, Any] = {}
         self._shown = shown or (lambda text: sys.stderr.write(text))
         self._start()
 
@@ -66,14 +67,18 @@ class CandidateProcess:
         wanted: Iterable[str],
         seconds: float | None = None,
         trees: Mapping[str, Any] = user_code.ALONE,
+        like: str = "",
+        order: Sequence[str] = (),
     ) -> Outcome:
-        """Have the function called, and return what came back.
+        """Have the function called, and return what came back, as ``Runner`` does.
 
         Raises OutOfTimeError after ``seconds``; the process is ended then.
         """
         self.calls += 1
         names = sorted(wanted)
-        request = {"call": self.calls, "wanted": names, "trees": trees}
+        request = {
+            "call": self.calls, "wanted": names, "trees": trees, "like": like, "order": [*order],
+        }  # fmt: skip
         while_called = f" in call {self.calls}"
         message, found = self._exchange(request, arrays, seconds, while_called)
         try:
@@ -139,6 +144,8 @@ class CandidateProcess:
             self.stop()
             raise LoadError(printable(str(refused)))
         self.importable = _importable(message.get("importable"))
+        declared = message.get("declared")
+        self.declared = declared if isinstance(declared, dict) else {}
 
     def _exchange(
         self, request: dict[str, Any], arrays: Arrays, seconds: float | None, when: str
@@ -244,7 +251,9 @@ def _outcome(message: dict[str, Any], arrays: Arrays, request: dict[str, Any]) -
     of_trees = (
         f"{k}{place}" for k, tree in request["trees"].items() for place, _ in places(tree, tree)
     )
-    if message["call"] != request["call"] or not values.keys() <= {*request["wanted"], *of_trees}:
+    known = {*request["wanted"], *of_trees}
+    unknown = [k for k in values if k not in known and not re.fullmatch(request["like"], k)]
+    if message["call"] != request["call"] or unknown:
         raise ValueError("the answer to another request")
     notes = {short(k): short(_text(v), 200) for k, v in message["notes"].items()}
     others = tuple(short(_text(name)) for name in message["others"])

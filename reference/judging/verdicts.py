@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reference.judging.candidates import Caller, Candidate, Flaw, Returned, returned
+from reference.judging.candidates import Caller, Candidate, Returned, Returns
+from reference.judging.reading import Flaw, returned
 from reference.oracle.answers import Answer, Solved, check_steps, solved
 from reference.problems import Problem
 from reference.report import Verdict
@@ -25,12 +26,17 @@ FROM_STATES = frozenset(("h", "V", "c"))
 
 
 def judge(
-    candidate: Candidate | Caller, problems: Iterable[Problem], *, layout: str = "time_first"
+    candidate: Candidate | Caller,
+    problems: Iterable[Problem],
+    *,
+    layout: str = "time_first",
+    returns: Returns = (),
 ) -> Iterator[tuple[list[Verdict], dict[str, str]]]:
     """Yield, problem by problem, the verdict on each gradient and notes on the candidate.
 
-    The candidate is a function, which gets its arguments in the layout of this name (see
-    ``reference.compare``), or a ``Caller``. Of the problems, those for which its time budget leaves
+    The candidate is a function, which gets its arguments in the layout of this name, and of whose
+    results ``returns`` has the names if they are a tuple (see ``reference.compare``), or a
+    ``Caller``. Of the problems, those for which its time budget leaves
     no time are left out.
 
     Examples
@@ -42,7 +48,9 @@ def judge(
     >>> Report.of(judge(lambda params, x, h0, target: {"c": [1]}, [problem])).passed
     False
     """
-    caller = candidate if isinstance(candidate, Caller) else Caller(candidate, layout)
+    caller = (
+        candidate if isinstance(candidate, Caller) else Caller(candidate, layout, returns=returns)
+    )
     for chunk in solved(problems):
         yield from judge_solved(caller, chunk)
         if caller.out_of_time:

@@ -51,10 +51,11 @@ def gradients(
         The initial state; zeros if None. Where that of the cell has several arrays, h0 and the
         gradients in h0 and h are arranged so too.
     loss : str or callable
-        ``"squared_error"``, ``"last_step_squared_error"``, or a JAX function ``(y, target)`` that
-        returns a scalar.
+        One of ``reference.network.losses.LOSSES``, which may be followed by what it is divided by,
+        as ``"cross_entropy/T"``, or a JAX function ``(y, target)`` that returns a scalar.
     weights : array, optional
-        For ``"squared_error"``: (T,), (T, B) or like the outputs.
+        For ``"squared_error"``: (T,), (T, B) or like the outputs. For ``"cross_entropy"``: like the
+        labels, (T,) or (T, B).
     cell : str or Cell
         The cell.
 
@@ -84,12 +85,15 @@ def gradients(
     values, x, h0 = arguments(params, x, h0, cell)
     target = as_real("target", target, x.dtype)
     outputs = (*x.shape[:-1], len(values["c"]))
-    if known in LOSSES.values():
+    if isinstance(loss, str) or known in LOSSES.values():
         shape = h0.shape if known.of_states else outputs[1:]
-        require_shape("target", target, outputs if known.over_time else shape)
+        of_outputs = outputs[:-1] if known.labels else outputs
+        require_shape("target", target, of_outputs if known.over_time else shape)
+    if known.labels:
+        target = known.checked_labels(target, outputs[-1])
     given = [target]
     if weights is not None:
-        shapes = [outputs[:n] for n in range(1, len(outputs) + 1)]
+        shapes = [outputs[:n] for n in range(1, len(outputs) + (not known.labels))]
         given.append(require_shape("weights", as_real("weights", weights, x.dtype), *shapes))
     variables = (values, x, h0, zero_probes(values, x, h0))
     with float64_on_cpu():

@@ -3,8 +3,9 @@
 Problems are padded to one of a few shapes (``reference.oracle.padding``), and those of one padded
 shape are answered together, by programs that are compiled once (``reference.oracle.programs``).
 
-All losses are one to the compiled oracle: L(y) = sum w (y - target)^2 + sum g y. A squared error
-has g = 0, and weights w that tell padding from data. Any other loss is expanded about the outputs
+The cross entropy of labels is a loss of its own to the compiled oracle, and all others are one:
+L(y) = sum w (y - target)^2 + sum g y. A squared error has g = 0, and weights w that tell padding
+from data, and hold the scale of a loss that has one. Any other loss is expanded about the outputs
 y* that autodiff computes: target = y*, g = L'(y*), which gives the same gradients exactly, and
 w = |L''| / 2, by which rounding errors in y reach the gradients; |L''| is the largest change of
 L'(y*) in 8 directions of random signs, entry by entry, which is exact if L is a sum over entries.
@@ -23,14 +24,13 @@ from reference.oracle.padding import (
     Shape,
     cut,
     filled,
-    no_slope,
+    given_to_loss,
     padded_states,
     padded_variables,
     problems_a_call,
     shape_of,
     sizes_of,
     stack,
-    target_and_weights,
     with_batch_axis,
 )
 from reference.oracle.programs import (
@@ -90,7 +90,7 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     for groups in _read_ahead(problems):
         shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
         for shape, kind in groups:
-            compilation(whole_program, shape, *kind.program)
+            compilation(whole_program, shape, *kind.program, kind.labels)
         for chunk in _calls(groups):
             following = (*chunk, shapes, *_start(*chunk))
             if started is not None:
@@ -134,14 +134,14 @@ def _start(problems: list[Problem], shape: Shape, kind: Kind) -> Any:
     with float64_on_cpu():
         losses: list[tuple[np.ndarray, ...]]
         if kind.loss is None:
-            none = no_slope(shape, kind.cell, of_states=kind.of_states)
-            losses = [(*target_and_weights(p, shape), none) for p in problems]
+            losses = [given_to_loss(p, shape) for p in problems]
         else:
             y = np.asarray(outputs_program(shape, kind.cell)(variables))
             losses = [_expanded(p, y[i], shape) for i, p in enumerate(problems)]
         stacked = variables, stack(losses, shape)
         sizes = sizes_of(problems, shape)
-        solve, m = compiled(whole_program, shape, *kind.program), machine_of(kind)
+        solve = compiled(whole_program, shape, *kind.program, kind.labels)
+        m = machine_of(kind)
         return stacked, solve(*stacked, deviates_of_runs(), sizes, m)
 
 
@@ -169,8 +169,8 @@ def check_steps(
 
     returned holds (states, dh) of a candidate for each problem. Where the states are None, those of
     autodiff stand for them, and are known up to their tolerance; where dh is None, only V, c and
-    the states can be looked at. Nothing is known of the rounding in a loss that is a callable, and
-    so of h, V and c.
+    the states can be looked at. Nothing is known of the rounding of a single step in a loss of
+    labels, or one that is a callable, and so of h, V and c.
     """
     problems = [answer.problem for answer in chunk.answers]
     own = stack([_own(chunk, i, *arrays) for i, arrays in enumerate(returned)], chunk.shape)
@@ -181,11 +181,14 @@ def check_steps(
         check = compiled(steps_program, chunk.shape, *kind.program)
         sizes = sizes_of(problems, chunk.shape)
         both = m._replace(u=m.u + V64)
-        steps = jax.tree.map(np.asarray, check(*chunk.stacked, *own, sizes, both))
+        variables, loss = chunk.stacked
+        if kind.labels:
+            loss = (np.zeros_like(loss[2]),) * 3
+        steps = jax.tree.map(np.asarray, check(variables, loss, *own, sizes, both))
     found = []
     for i, (problem, (_, dh)) in enumerate(zip(problems, returned, strict=True)):
         names = set(steps) if dh is not None else {"V", "c", "states"}
-        if kind.loss is not None:
+        if kind.loss is not None or kind.labels:
             names -= {"h", "V", "c"}
         found.append({k: cut(k, steps[k], i, problem, chunk.shape) for k in names})
     return found

@@ -23,6 +23,7 @@ from reference.rounding.steps import by_autodiff
 from reference.rounding.tolerance import Measure
 
 LABS = CELLS["tanh"]
+ABSENT = -1e30  # added to an output that is not there, so that its softmax is zero
 LARGEST_CALL = 16 * 40 * 4 * 8 * 8  # entries of all per-step copies of W in one call
 
 
@@ -39,7 +40,7 @@ class Shape(NamedTuple):
 class Kind(NamedTuple):
     """What problems that one call answers have in common beside their padded shape.
 
-    ``loss`` is None but for a loss that has no name.
+    ``loss`` is None but for a loss that has no name; ``labels``: it has one, and takes labels.
     """
 
     dtype: np.dtype[Any]
@@ -47,13 +48,15 @@ class Kind(NamedTuple):
     of_states: bool
     cell: Cell
     arithmetic: Arithmetic
+    labels: bool = False
 
     @classmethod
     def of(cls, problem: Problem) -> "Kind":
         """Return the kind of a problem."""
         loss = problem.loss if callable(problem.loss) else None
-        of_states, cell = problem.facts.of_states, problem.cell
-        return cls(problem.dtype, loss, of_states, cell, problem.rounding)
+        facts, cell = problem.facts, problem.cell
+        labels = facts.labels and loss is None
+        return cls(problem.dtype, loss, facts.of_states, cell, problem.rounding, labels)
 
     @property
     def program(self) -> tuple[Cell, bool, Arithmetic]:
@@ -161,7 +164,7 @@ def target_and_weights(problem: Problem, shape: Shape) -> tuple[np.ndarray, np.n
     """Return a target for every output, or state, and weight 1 for those that the loss looks at."""
     T, B, loss, cell = problem.sizes["T"], problem.sizes.get("B", 1), problem.facts, problem.cell
     found = np.zeros((2, *_seen(shape, cell, of_states=loss.of_states)))
-    given = [problem.goal, np.ones_like(problem.goal)]
+    given = [problem.goal, np.full(problem.goal.shape, loss.scale(problem.sizes))]
     if loss.of_states:
         given = [cell.resized(array, problem.sizes, shape._asdict()) for array in given]
     last = T if loss.of_states else T - 1
@@ -170,6 +173,23 @@ def target_and_weights(problem: Problem, shape: Shape) -> tuple[np.ndarray, np.n
         n = array.shape[-1]
         into[steps, :B, :n] = array.reshape(-1, B, n)
     return found[0], found[1]
+
+
+def given_to_loss(problem: Problem, shape: Shape) -> tuple[np.ndarray, ...]:
+    """Return what the compiled loss is given beside the outputs: see ``reference.oracle.programs``.
+
+    These are targets, weights, and a slope; or labels, weights, and what is added to the outputs.
+    """
+    if not problem.facts.labels:
+        none = no_slope(shape, problem.cell, of_states=problem.facts.of_states)
+        return (*target_and_weights(problem, shape), none)
+    T, B, O = problem.sizes["T"], problem.sizes.get("B", 1), problem.sizes["O"]
+    labels, weights = np.zeros((shape.T, shape.B), np.int64), np.zeros((shape.T, shape.B))
+    labels[:T, :B] = problem.target.reshape(T, B)
+    weights[:T, :B] = problem.facts.scale(problem.sizes)
+    added = np.zeros((shape.T, shape.B, shape.O))
+    added[..., O:] = ABSENT
+    return labels, weights, added
 
 
 def no_slope(shape: Shape, cell: Cell, *, of_states: bool = False) -> np.ndarray:

@@ -11,15 +11,14 @@ import numpy as np
 
 from reference.devices import float64_on_cpu
 from reference.network.cell import Cell
-from reference.network.losses import squared_error
+from reference.network.losses import cross_entropy, squared_error
 from reference.network.sequence import run
 from reference.oracle.padding import (
     Shape,
-    no_slope,
+    given_to_loss,
     padded_variables,
     sizes_of,
     stack,
-    target_and_weights,
 )
 from reference.problems import random_problem
 from reference.rounding.formats import PLAIN, Arithmetic
@@ -64,13 +63,16 @@ def compiled(program: Callable[..., Any], *of: Any) -> Any:
         raise
 
 
-def whole_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic) -> Any:
+def whole_program(
+    shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic, labels: bool
+) -> Any:
     """Return the compiled oracle for one padded shape."""
-    variables, loss, sizes = example(shape, cell, of_states=of_states)
+    variables, loss, sizes = example(shape, cell, of_states=of_states, labels=labels)
+    function = loss_of_labels if labels else any_loss
     like = jax.tree.map(lambda array: array[0], (variables, loss))
     with float64_on_cpu():
         jaxprs = traced(cell, *shape[2:])
-        one = truth_and_tolerance(cell, jaxprs, like, any_loss, of_states=of_states)
+        one = truth_and_tolerance(cell, jaxprs, like, function, of_states=of_states)
         solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None)))
         solve(variables, loss, deviates_of_runs(), sizes, machine(float, arithmetic))
     return solve
@@ -88,12 +90,15 @@ def steps_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithme
     return check
 
 
-def example(shape: Shape, cell: Cell, *, of_states: bool) -> tuple[Any, Any, Any]:
+def example(
+    shape: Shape, cell: Cell, *, of_states: bool, labels: bool = False
+) -> tuple[Any, Any, Any]:
     """Return variables, arguments of the loss and sizes for one call: what a compiler looks at."""
     name = "final_state_squared_error" if of_states else "squared_error"
+    name = "cross_entropy" if labels else name
     options: dict[str, Any] = {"regime": "linear", "seed": 0, "cell": cell, "loss": name}
     problem = random_problem(**shape._asdict(), **options)
-    loss = (*target_and_weights(problem, shape), no_slope(shape, cell, of_states=of_states))
+    loss = given_to_loss(problem, shape)
     rows = padded_variables(problem, shape), loss
     return *(stack([row], shape) for row in rows), sizes_of([problem], shape)
 
@@ -119,5 +124,10 @@ def loss_program(loss: Any, shape: tuple[int, ...]) -> Any:
 
 
 def any_loss(seen: Any, target: Any, weights: Any, slope: Any) -> Any:
-    """Return the form into which every loss is brought, of the outputs or of the states."""
+    """Return the form into which every loss of no labels is brought, of outputs or of states."""
     return squared_error(seen, target, weights) + jnp.sum(slope * seen)
+
+
+def loss_of_labels(y: Any, target: Any, weights: Any, added: Any) -> Any:
+    """Return the cross entropy of labels, where what is added leaves out outputs of zeros."""
+    return cross_entropy(y + added, target, weights)
