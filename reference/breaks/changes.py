@@ -75,7 +75,7 @@ class Valued:
         if isinstance(self.of, int):
             return tape.values[tape.arguments[self.of]]
         count = len(tape.places[self.of])
-        step = (at.node.step if count > 1 else 0) + self.later
+        step = (at.node.step if count > 1 and len(tape.places[at.node.key]) > 1 else 0) + self.later
         step = count - 1 - step if self.mirrored else step % count if self.wraps else step
         node = tape.at.get((self.of, step))
         if node is not None:
@@ -274,9 +274,61 @@ class Exchanged:
 
 
 @dataclass(frozen=True)
-class EntryByEntry:
-    """Take the derivative of e / s in e as that of a logistic function: times 1 - e / s."""
+class Begun:
+    """Take, for the entries of the other factor, those before them; for the first, an argument."""
+
+    number: int
 
     def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
         """Return what is sent instead."""
-        return d * (1 - at.result)
+        first = at.tape.values[at.tape.arguments[self.number]]
+        return Other(lambda v: np.concatenate([first[None], v[:-1]])).apply(at, g, d)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Take another derivative of a softmax p = e / s with respect to e, s included.
+
+    Right is (g - sum g p) / s, the sum over the axis of s. Instead of the sum stands ``g p`` for
+    "entry by entry", the sum over another ``axis``, the sum of g without p, or the mean of g.
+    """
+
+    of: str
+    axis: int = 0
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        p, s = at.result, at.operands[1]
+        own = tuple(i + 1 for i in range(p.ndim) if s.shape[i] != p.shape[i])
+        match self.of:
+            case "entries":
+                instead = g * p
+            case "axis":
+                instead = (g * p).sum(self.axis + 1, keepdims=True)
+            case "sum":
+                instead = g.sum(own, keepdims=True)
+            case _:
+                instead = g.mean(own, keepdims=True)
+        return (g - instead) / s
+
+
+@dataclass(frozen=True)
+class Times:
+    """Multiply once more by a slope, as if another function stood there."""
+
+    slope: Callable[[Any], Any]
+
+    def apply(self, at: At, g: Any, d: np.ndarray) -> Any:
+        """Return what is sent instead."""
+        return d * self.slope(at.result)
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """Return, for the gradient in an argument, what has arrived at an operation's first step."""
+
+    key: Any
+
+    def apply(self, at: Any, g: Any, d: np.ndarray) -> Any:
+        """Return what has arrived there: the walk has kept it."""
+        return at[-1].get(self.key, d)

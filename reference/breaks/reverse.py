@@ -74,12 +74,15 @@ def reverse(
     ``start`` is what arrives at the result, 1 in every version unless given.
     """
     edits = _by_place(versions)
+    kept: dict[Any, np.ndarray] = {}
     memory: dict[Any, np.ndarray] = {}
     arriving: dict[int, np.ndarray] = {tape.result: np.ones(1) if start is None else start}
     for node in reversed(tape.nodes):
         g = _arrived(tape, node, arriving)
         if g is None:
             continue
+        if node.step == 0 and len(node.outs) == 1 and node.key in tape.initial:
+            kept[node.key] = g
         for kind, some in edits.get((node.key, ARRIVED), {}).items():
             g = _edited(At(tape, node, ARRIVED, memory), kind, some, g, g, len(versions))
         operands = [tape.values[i] for i in node.ins]
@@ -94,7 +97,7 @@ def reverse(
     found = []
     for number, d in enumerate(whole):
         for kind, some in edits.get((Leaf(number), ARRIVED), {}).items():
-            d = _edited(whole, kind, some, d, d, len(versions))
+            d = _edited([*whole, kept], kind, some, d, d, len(versions))
         found.append(d)
     return found
 
@@ -132,9 +135,17 @@ def _edited(
         d[rows] = kind.apply_all([c for _, c in some], at, g[rows] if len(g) > 1 else g, d[rows])
         return d
     for row, change in some:
-        here = [_row(a, row) for a in at] if isinstance(at, list) else at
-        d[row] = change.apply(here, _row(g, row), d[row : row + 1])[0]
+        here = _version(at, row) if isinstance(at, list) else at
+        made = change.apply(here, _row(g, row), d[row : row + 1])
+        if np.shape(made)[1:] == d.shape[1:]:  # a change that does not fit here is none
+            d[row] = made[0]
     return d
+
+
+def _version(leaves: list[Any], row: int) -> list[Any]:
+    """Return one version of all gradients, and of what has arrived at the states."""
+    *whole, kept = leaves
+    return [*(_row(a, row) for a in whole), {key: _row(a, row) for key, a in kept.items()}]
 
 
 def _row(a: np.ndarray, row: int) -> np.ndarray:

@@ -205,13 +205,23 @@ def _others(
     dtype: Any,
     rng: Any,
 ) -> Iterator[_Case]:
-    """Yield the case at other arguments: each number of them a little larger or smaller."""
+    """Yield the case at other arguments, near the ones that were given."""
     for _ in range(INPUTS - 1):
-        other = [v * (1 + 0.1 * rng.uniform(-1, 1, v.shape)) for v in values]
+        other = [_near(v, rng) for v in values]
         other = [np.asarray(v.astype(dtype), np.float64) for v in other]
         case = _case(program, other, gradient(other), measure, u)
         if case is not None:
             yield case
+
+
+def _near(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return an array of numbers a little larger or smaller; symmetric matrices stay so."""
+    change = rng.uniform(-1, 1, value.shape)
+    if value.ndim > 1 and value.shape[-1] == value.shape[-2]:
+        turned = np.swapaxes(value, -1, -2)
+        if np.array_equal(value, turned):
+            change = (change + np.swapaxes(change, -1, -2)) / 2
+    return np.asarray(value * (1 + 0.1 * change))
 
 
 def _bits(leaves: np.ndarray) -> int:

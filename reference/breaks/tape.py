@@ -7,6 +7,7 @@ steps: it has the same key, the calls that led to it, and is numbered by how oft
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -111,6 +112,20 @@ class Tape:
                 if reached and np.issubdtype(self.values[out].dtype, np.floating):
                     self.reach[out] = reached
         self.carried, self.initial = self._find_carried()
+
+    @cached_property
+    def order(self) -> dict[Any, int]:
+        """Where each operation comes first, by its key."""
+        return {key: number for number, key in enumerate(self.places)}
+
+    @cached_property
+    def calls(self) -> dict[Any, list[Any]]:
+        """The keys of one operation in a function that is called at several places, by any."""
+        alike: dict[Any, list[Any]] = defaultdict(list)
+        for key, nodes in self.places.items():
+            shape = self.values[nodes[0].out].shape
+            alike[nodes[0].source, nodes[0].name, shape, len(nodes)].append(key)
+        return {key: keys for keys in alike.values() if len(keys) > 1 for key in keys}
 
     def _new(self, value: Any) -> int:
         self.values.append(value)

@@ -9,7 +9,7 @@ from reference.breaks.diagnosis import LeafDiagnosis
 from reference.breaks.search import search
 from reference.breaks.tape import Loss, UnsearchableError
 from reference.functions.trees import Caller, Given, Raised, match
-from reference.user_code import as_array
+from reference.user_code import as_array, in_words
 
 Measure = Callable[[list[np.ndarray], np.dtype[Any]], list[tuple[np.ndarray, np.ndarray]]]
 
@@ -84,6 +84,8 @@ def diagnosed(
         )
     except (UnsearchableError, NotImplementedError) as error:
         return LeafDiagnosis(wrong, note=f"no mistake was looked for: {error}")
+    except Exception as error:  # the verdict stands without it
+        return LeafDiagnosis(wrong, note=f"the search for a mistake failed: {in_words(error)}")
     if found is None:
         return None
     return LeafDiagnosis.of(found, wrong, names)

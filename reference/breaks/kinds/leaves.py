@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 
-from reference.breaks.changes import Exchanged, Scaled, Sent
+from reference.breaks.changes import Arriving, Exchanged, Scaled, Sent
 from reference.breaks.kinds.forms import reshaped, transposed
 from reference.breaks.kinds.site import Break
 from reference.breaks.reverse import ARRIVED, Edit, Leaf
@@ -29,6 +29,27 @@ def of_leaves(tape: Tape, wanted: int) -> Iterator[Break]:
                 yield Break((Edit(Leaf(number), ARRIVED, Exchanged(other)),), says, number)
         says = "the gradient with respect to {value} has the wrong sign"
         yield Break((Edit(Leaf(number), ARRIVED, Scaled(-1.0)),), says, number)
+
+
+def of_beginnings(tape: Tape, wanted: int) -> Iterator[Break]:
+    """Yield gradients with respect to what a loop begins with that are those of the first step.
+
+    Or that come through one use of it alone, of several.
+    """
+    for key, begun in tape.initial.items():
+        if begun not in tape.arguments[: tape.program.number]:
+            continue
+        number = tape.arguments.index(begun)
+        if wanted & ~(1 << number):
+            continue
+        says = "the gradient with respect to {value} is that with respect to the state after it"
+        yield Break((Edit(Leaf(number), ARRIVED, Arriving(key)),), says, number)
+        uses = tape.carried[key]
+        steps = np.arange(len(tape.places[uses[0][0]])) > 0
+        for kept in uses if len(uses) > 1 else ():
+            edits = tuple(Edit(*use, Scaled(1.0 * steps)) for use in uses if use != kept)
+            says = "the gradient with respect to {value} comes through one of its uses alone"
+            yield Break(edits, says, number, about=kept[0])
 
 
 def _after(shape: tuple[int, ...]) -> Iterator[tuple[str, Sent]]:

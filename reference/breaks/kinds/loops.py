@@ -26,6 +26,11 @@ def of_values(tape: Tape, wanted: int) -> Iterator[Break]:
                 edits = tuple(Edit(*use, Scaled(0.0)) for use in uses if use != kept)
                 says = "the gradient with respect to {value} is overwritten, not added to"
                 yield Break((*edits,), says, key, about=key)
+        if len(nodes) > 1 and key in tape.carried:
+            number = np.arange(len(nodes))
+            for word, there in (("first", number > 0), ("last", number < len(nodes) - 1)):
+                says = f"the {word} step is left out of all that passes through {{value}}"
+                yield Break((Edit(key, ARRIVED, Scaled(1.0 * there)),), says, key)
         if len(nodes) > 1 or nodes[0].name == "dot_general":
             for bound in BOUNDS:
                 clip = Sent(_clipped(bound))

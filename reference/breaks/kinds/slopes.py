@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from reference.breaks.changes import EntryByEntry, Scaled, Sloped, Unsloped
+from reference.breaks.changes import Scaled, Sloped, Softmax, Times, Unsloped
 from reference.breaks.kinds.site import Break, Site
-from reference.breaks.reverse import SLOPES, Edit
+from reference.breaks.reverse import ARRIVED, SLOPES, Edit
 
 MOST_SUMS = 4  # between an operation and the function that is applied to its result
 
@@ -17,7 +17,7 @@ def slopes(site: Site) -> Iterator[Break]:
     if site.name in ("tanh", "logistic", "max", "erf", "exp"):
         for formula, slope in OTHER_SLOPES.items():
             says = f"the derivative of {{expression}} is {formula}"
-            if site.name == "max":
+            if site.name == "max" and formula not in ("h", "a"):
                 continue
             yield site.change(f"{says}, with a its argument and h its value", Sloped(slope))
 
@@ -75,8 +75,34 @@ def _after(site: Site) -> Iterator[Any]:
 
 
 def softmax(site: Site) -> Iterator[Break]:
-    """Yield a softmax that is differentiated as if each entry were a function of its own."""
+    """Yield other derivatives of a softmax, such as if each entry were a function of its own."""
     made = site.tape.made.get(site.nodes[0].ins[0])
-    if site.name == "div" and site.operand == 0 and made is not None and made.name == "exp":
-        edits = Edit(site.key, 0, EntryByEntry()), Edit(site.key, 1, Scaled(0.0))
-        yield Break(edits, "the derivative of {expression} is taken entry by entry")
+    if site.name != "div" or site.operand or made is None or made.name != "exp":
+        return
+    if site.other.ndim != site.y.ndim:
+        return
+    forms = {
+        "taken entry by entry": Softmax("entries"),
+        "with a sum that lacks the softmax": Softmax("sum"),
+        "with a plain mean in the place of the sum": Softmax("mean"),
+        **{f"summed over axis {axis}": Softmax("axis", axis) for axis in range(site.y.ndim)},
+    }
+    for says, change in forms.items():
+        edits = Edit(site.key, 0, change), Edit(site.key, 1, Scaled(0.0))
+        yield Break(edits, f"the derivative of {{expression}} is {says}")
+
+
+def inserted(site: Site) -> Iterator[Break]:
+    """Yield slopes of functions that are not there, or that were taken already."""
+    if site.operand == 0 and site.name in ("add", "sub", "dot_general", "logistic", "tanh", "mul"):
+        for formula, slope in INSERTED.items():
+            says = f"what arrives at {{expression}} is multiplied by {formula}, with v its value"
+            yield Break((Edit(site.key, ARRIVED, Times(slope)),), says)
+
+
+INSERTED: dict[str, Callable[[Any], Any]] = {
+    "1 - v^2": lambda v: 1 - v * v,
+    "v (1 - v)": lambda v: v * (1 - v),
+    "(v > 0)": lambda v: v > 0,
+    "v": lambda v: v,
+}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.breaks.changes import Other, Own, Residual, Valued
+from reference.breaks.changes import Begun, Other, Own, Residual, Valued
 from reference.breaks.kinds.site import Break, Site
 from reference.breaks.reverse import SLOPES, Edit
 
@@ -42,9 +42,12 @@ def _values(site: Site, shape: tuple[int, ...], right: int) -> Iterator[tuple[Va
         first = [made.key, *tape.carried]
         candidates = sorted(candidates, key=lambda of: of not in first)
     for of in candidates[:MOST_VALUES]:
-        moving = loop and not isinstance(of, int) and len(tape.places[of]) > 1
+        count = 1 if isinstance(of, int) else len(tape.places[of])
+        if not loop and count > 1:  # what a loop leaves behind
+            yield Valued(of, count - 1), " of the last step", of
+            yield Valued(of, count - 2), " of the last step but one", of
         yield Valued(of), "", of
-        if not moving:
+        if not loop or count == 1:
             continue
         yield Valued(of, -1), " of the step before", of
         yield Valued(of, 1), " of the step after", of
@@ -103,13 +106,8 @@ def moved(site: Site) -> Iterator[Break]:
         yield site.change(f"{says}in reverse order", Other(lambda v: v[::-1]))
         for number in site.alike.get(shape[1:], ()):
             if isinstance(number, int):
-                begun = site.tape.values[site.tape.arguments[number]]
                 before = f"{says}those of the entry before, with {{value}} before the first"
-                yield site.change(before, Other(_begun(begun)), number)
-
-
-def _begun(value: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda v: np.concatenate([value[None], v[:-1]])
+                yield site.change(before, Begun(number), number)
 
 
 def _shifted_by(n: int) -> Callable[[np.ndarray], np.ndarray]:
