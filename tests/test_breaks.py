@@ -1,5 +1,6 @@
 """The search for the broken rule: what is broken is found, and nothing else is named."""
 
+import inspect
 import json
 from functools import partial
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from correct_gradients import EXAMPLES, draw
+from faults import modules
 
 import reference
 from reference.breaks.diagnosis import LeafDiagnosis
@@ -227,7 +229,30 @@ def test_a_gru_by_hand_gets_a_sentence_and_its_line(fault):
     assert words in said
     assert line in said
     assert report.diagnosis.names[0] in str(report)
+    marked = report._repr_html_().partition("<pre")[2].partition("</pre>")[0]
+    assert "^^^" in marked
     assert json.loads(report.to_json())["diagnosis"]["explanations"][0][0]["line"] > 0
+
+
+BY_OTHERS = {
+    "lstm": "no path through the output gate",
+    "attention": "sum over the positions",
+    "masked": "mean over the batch",
+    "leaky": "sum over the steps",
+    "kalman": "gain is a constant",
+}
+
+
+@pytest.mark.parametrize("name", BY_OTHERS)
+def test_faults_that_others_wrote_are_named(name):
+    module = dict(modules())[name]
+    fault = BY_OTHERS[name]
+    source, first = inspect.getsourcelines(module.loss)
+    quoted = module.FAULTS[fault].lines
+    about = [first + i for i, text in enumerate(source) if any(q in text for q in quoted)]
+    arguments = module.arguments(np.random.default_rng(0))
+    report = reference.check_gradient(module.loss, partial(module.gradient, fault), *arguments)
+    assert set(about) & set(report.diagnosis.lines_of_loss())
 
 
 def test_two_mistakes_that_meet_in_some_leaves_are_both_named():

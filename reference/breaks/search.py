@@ -207,7 +207,10 @@ def _others(
 ) -> Iterator[_Case]:
     """Yield the case at other arguments, near the ones that were given."""
     for _ in range(INPUTS - 1):
-        other = [_near(v, rng) for v in values]
+        other = [
+            v if i >= program.number and (v == np.round(v)).all() else _near(v, rng)
+            for i, v in enumerate(values)  # a mask of zeros and ones, or labels, stay as they are
+        ]
         other = [np.asarray(v.astype(dtype), np.float64) for v in other]
         case = _case(program, other, gradient(other), measure, u)
         if case is not None:

@@ -96,13 +96,15 @@ class LeafReport:
             padded = [cell.ljust(n) for cell, n in zip(cells, others, strict=True)]
             shown.append("  ".join([(leaf if len(leaf) <= first else "").ljust(first), *padded]))
         shown = [line.rstrip() for line in shown]
-        return "\n".join([*shown, *self.remarks(), self.verdict])
+        return "\n".join([*shown, *self.remarks(), *self._why(), *self.notes, self.verdict])
 
     def remarks(self) -> list[str]:
-        """Return what does not fit a table: wrong entries in all digits, reasons, notes."""
+        """Return what does not fit a table: wrong entries in all digits, and reasons."""
         remarks = [row.remark(self.third_voice) for row in self.rows]
-        why = self.diagnosis.lines() if self.diagnosis else []
-        return [remark for remark in remarks if remark] + why + self.notes
+        return [remark for remark in remarks if remark]
+
+    def _why(self) -> list[str]:
+        return self.diagnosis.lines() if self.diagnosis else []
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -121,5 +123,10 @@ class LeafReport:
             for tag, line in zip(["th", *["td"] * len(self.rows)], self._table(), strict=True)
         )
         rows = "".join(f"<tr>{line}</tr>" for line in (header, *body))
-        remarks = "".join(f"<p>{escape(line)}</p>" for line in self.remarks())
-        return f"<table>{rows}</table>{remarks}<p>{emphasised(self.verdict)}</p>"
+        remarks, notes = (
+            "".join(f"<p>{escape(line)}</p>" for line in lines)
+            for lines in (self.remarks(), self.notes)
+        )
+        lines = escape("\n".join(self._why()))  # a mark stands below what it is about
+        why = f'<pre style="white-space: pre-wrap">{lines}</pre>' if lines else ""
+        return f"<table>{rows}</table>{remarks}{why}{notes}<p>{emphasised(self.verdict)}</p>"

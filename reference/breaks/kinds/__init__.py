@@ -9,6 +9,7 @@ from typing import Any
 from reference.breaks.kinds.forms import cuts, orders, sums, transposes
 from reference.breaks.kinds.leaves import of_beginnings, of_leaves
 from reference.breaks.kinds.loops import of_loops, of_values
+from reference.breaks.kinds.parts import parts
 from reference.breaks.kinds.paths import factors, left_out, paths, steps
 from reference.breaks.kinds.site import Break, Site, reach, sites
 from reference.breaks.kinds.slopes import inserted, skipped, slopes, softmax
@@ -19,7 +20,7 @@ Kind = Callable[[Site], Iterator[Break]]
 
 KINDS: tuple[Kind, ...] = (
     paths, slopes, left_out, transposes, sums, steps, factors, softmax, inserted, exchanged, cuts,
-    orders, elsewhere, residuals, skipped, moved,
+    parts, orders, elsewhere, residuals, skipped, moved,
 )  # fmt: skip
 """The kinds of breaks at a site, the simplest first."""
 

@@ -135,3 +135,13 @@ def orders(site: Site) -> Iterator[Break]:
         says = "of the entries of {operand} that are taken several times, the gradient of the "
         yield site.change(f"{says}first overwrites the others", Overwritten(last=False))
         yield site.change(f"{says}last overwrites the others", Overwritten(last=True))
+
+
+def permuted(order: tuple[int, ...], axis: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how to put equal parts of an axis in another order."""
+
+    def in_order(d: np.ndarray) -> np.ndarray:
+        parts = np.split(d, len(order), axis + 1)
+        return np.concatenate([parts[i] for i in order], axis + 1)
+
+    return in_order

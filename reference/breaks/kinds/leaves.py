@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 
 from reference.breaks.changes import Arriving, Exchanged, Scaled, Sent
-from reference.breaks.kinds.forms import reshaped, transposed
+from reference.breaks.kinds.forms import permuted, reshaped, transposed
 from reference.breaks.kinds.site import Break
 from reference.breaks.reverse import ARRIVED, Edit, Leaf
 from reference.breaks.tape import Tape
@@ -68,16 +68,8 @@ def _after(shape: tuple[int, ...]) -> Iterator[tuple[str, Sent]]:
                     if order != tuple(range(blocks)):
                         names = " ".join(str(i + 1) for i in order)
                         parts = f"the {blocks} parts of {gradient} along axis {axis}"
-                        yield f"{parts} are in the order {names}", Sent(_permuted(order, axis))
+                        yield f"{parts} are in the order {names}", Sent(permuted(order, axis))
 
 
 def _flipped(axis: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda d: np.flip(d, axis + 1)
-
-
-def _permuted(order: tuple[int, ...], axis: int) -> Callable[[np.ndarray], np.ndarray]:
-    def permuted(d: np.ndarray) -> np.ndarray:
-        parts = np.split(d, len(order), axis + 1)
-        return np.concatenate([parts[i] for i in order], axis + 1)
-
-    return permuted

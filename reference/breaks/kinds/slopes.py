@@ -31,6 +31,7 @@ OTHER_SLOPES: dict[str, Callable[[Any, Any], Any]] = {
     "1 - a^2": lambda a, h: 1 - a * a,
     "a (1 - a)": lambda a, h: a * (1 - a),
     "1 - tanh(h)^2": lambda a, h: 1 - np.tanh(h) ** 2,
+    "s(h)": lambda a, h: 1 / (1 + np.exp(-h)),
     "s(h) (1 - s(h))": lambda a, h: 1 / (2 + np.exp(h) + np.exp(-h)),
     "s(a) (1 - s(a))": lambda a, h: 1 / (2 + np.exp(a) + np.exp(-a)),
     "1 - tanh(a)^2": lambda a, h: 1 - np.tanh(a) ** 2,
