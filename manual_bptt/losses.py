@@ -179,7 +179,7 @@ def cross_entropy(
 
 def _labels(target: Any, y: Array) -> tuple[Array, ...]:
     """Return the indices at which the outputs of the labels stand."""
-    labels = np.asarray(target)
+    labels = as_array("target", target)
     if labels.dtype.kind not in "iu":
         raise TypeError(
             f"target has dtype {labels.dtype}; expected integers, the labels of classes"

@@ -20,11 +20,17 @@ import manual_bptt as mb
 PARAMS = mb.init_params(3, 4, 2, rng=0)
 X, H0, TARGET = np.ones((5, 6, 3)), np.ones((6, 4)), np.zeros((5, 6, 2))
 TRACE = mb.forward(PARAMS, X)
-DY = np.ones_like(TRACE.y)
+DY, LABELS = np.ones_like(TRACE.y), np.zeros((5, 6), int)
 BACKWARD = {"params": PARAMS, "trace": TRACE, "dy": DY, "dh_last": H0, "check_finite": True}
 GOOD = {
     "forward": {"params": PARAMS, "x": X, "h0": H0, "check_finite": True},
     "squared_error": {"y": DY, "target": TARGET, "weights": np.ones(5), "check_finite": True},
+    "cross_entropy": {
+        "y": DY,
+        "target": LABELS,
+        "weights": np.ones(5),
+        "check_finite": True,
+    },
     "last_step_squared_error": {"y": DY, "target": TARGET[-1], "check_finite": True},
     "backward": BACKWARD,
     "hidden_gradients": BACKWARD,

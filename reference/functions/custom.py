@@ -127,7 +127,8 @@ def _by_rule(f: Any, cotangent: list[Any], dtype: Any) -> Callable[..., Any]:
                     values[i] = value
                 return f(*values)
 
-            results, back = jax.vjp(of_moving, *(given[i] for i in moving))
+            at = jax.tree.map(jnp.asarray, [given[i] for i in moving])
+            results, back = jax.vjp(of_moving, *at)
             leaves, tree = jax.tree.flatten(results)
             filled = [_like(c, r) for c, r in zip(cotangent, leaves, strict=True)]
             found = back(jax.tree.unflatten(tree, filled))
