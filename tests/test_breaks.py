@@ -152,8 +152,8 @@ def by_versions(loss, leaves, edits):
     return gradient
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_reverse_pass_over_a_tape_is_autodiff(name):
+def of_example(name):
+    """Return the loss of an example in its arrays of real numbers, and these."""
     example = EXAMPLES[name]
     args = draw(example, np.random.default_rng(1), np.float64)
     leaves, tree = jax.tree.flatten(args)
@@ -163,7 +163,12 @@ def test_the_reverse_pass_over_a_tape_is_autodiff(name):
         mixed = dict(enumerate(leaves)) | dict(zip(moving, values, strict=True))
         return example.loss(*jax.tree.unflatten(tree, [mixed[i] for i in range(len(leaves))]))
 
-    values = [np.asarray(leaves[i], float) for i in moving]
+    return loss, [np.asarray(leaves[i], float) for i in moving]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_reverse_pass_over_a_tape_is_autodiff(name):
+    loss, values = of_example(name)
     with float64_on_cpu():
         expected = jax.grad(loss)(values)
     program = Program.of(loss, values, len(values))
@@ -174,11 +179,47 @@ def test_the_reverse_pass_over_a_tape_is_autodiff(name):
     with np.errstate(all="ignore"):
         rows = reverse(Tape(program, values))
     for row, right in zip(rows, expected, strict=True):
-        if example.calm and np.isfinite(right).all():
+        if EXAMPLES[name].calm and np.isfinite(right).all():
             np.testing.assert_allclose(
                 row[0], right, rtol=0, atol=1e-9 * np.abs(right).max() + 1e-300
             )
         assert row.shape == (1, *right.shape)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_break_of_every_example_can_be_made(name):
+    loss, values = of_example(name)
+    program = Program.of(loss, values, len(values))
+    if name == "power spectrum":
+        return  # no tape, see above
+    with np.errstate(all="ignore"):
+        tape = Tape(program, values)
+        every = [b for leaf in range(len(values)) for b in breaks(tape, leaf)]
+        some = every[:: 1 + len(every) // 50]
+        rows = reverse(tape, [b.edits for b in some])
+    assert all(
+        row.shape in ((1, *v.shape), (len(some), *v.shape))
+        for row, v in zip(rows, values, strict=True)
+    )
+    assert all(mistake(tape, b, [f"leaf{i}" for i in range(len(values))]).says for b in every)
+
+
+def test_gates_that_slices_take_from_one_array_can_be_in_another_order():
+    def loss(P):
+        both = P["W"] @ P["h"]
+        one, two = (jax.lax.slice(both, (start,), (start + 3,)) for start in (0, 3))
+        return jnp.sum(jnp.tanh(one) * jax.nn.sigmoid(two))
+
+    P = normal(np.random.default_rng(0), W=(6, 3), h=(3,))
+
+    def gradient(P):
+        a, b = np.split(P["W"] @ P["h"], 2)
+        one, two = np.tanh(a), sigmoid(b)
+        d = np.concatenate([one * two * (1 - two), (1 - one**2) * two])
+        return {"W": np.outer(d, P["h"]), "h": P["W"].T @ d}
+
+    report = reference.check_gradient(loss, gradient, P)
+    assert "the 2 parts of what arrives" in report.diagnosis.names[0]
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reference.breaks.search import Found
+import numpy as np
+
+from reference.breaks.search import Found, Gradient, Measure, search
+from reference.breaks.tape import Loss, UnsearchableError
 from reference.breaks.words import Mistake, mistake
+from reference.user_code import in_words
 
 SHOWN = 4  # explanations that cannot be told apart
 
@@ -77,3 +81,30 @@ class LeafDiagnosis:
         explanations = [[m.as_dict() for m in mistakes] for mistakes in self.explanations]
         found = {"leaves": list(self.leaves), "explanations": explanations, "tried": self.tried}
         return found | {"note": self.note}
+
+
+def search_for(
+    loss: Loss,
+    values: list[np.ndarray],
+    gradient: Gradient,
+    measure: Measure,
+    *,
+    u: float,
+    dtype: np.dtype[Any],
+    wrong: tuple[str, ...],
+    labels: Sequence[str],
+) -> LeafDiagnosis | None:
+    """Search for the mistakes that explain a gradient; None if nothing is wrong at these values.
+
+    ``wrong`` are the labels of the leaves that are wrong, ``labels`` those of all values; all else
+    is as in ``reference.breaks.search.search``. A verdict stands without its diagnosis: what the
+    search cannot do is a note, never an exception.
+    """
+    rng = np.random.default_rng(0)
+    try:
+        found = search(loss, values, gradient, measure, u=u, dtype=dtype, rng=rng)
+    except (UnsearchableError, NotImplementedError) as error:
+        return LeafDiagnosis(wrong, note=f"no mistake was looked for: {error}")
+    except Exception as error:
+        return LeafDiagnosis(wrong, note=f"the search for a mistake failed: {in_words(error)}")
+    return None if found is None else LeafDiagnosis.of(found, wrong, labels)

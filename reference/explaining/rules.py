@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.breaks.diagnosis import LeafDiagnosis
-from reference.breaks.search import search
-from reference.breaks.tape import UnsearchableError
+from reference.breaks.diagnosis import LeafDiagnosis, search_for
 from reference.explaining.diagnosis import Evidence
 from reference.judging.candidates import Caller
 from reference.network.sequence import Probes, run
@@ -52,22 +50,17 @@ def broken_rules(caller: Caller, evidence: list[Evidence]) -> LeafDiagnosis | No
         (chunk,) = solved([_with(problem, dict(zip(order, values, strict=True)))])
         return [chunk.answers[0].truth[k] for k in names]
 
-    try:
-        found = search(
-            loss,
-            [np.asarray(arrays[k], np.float64) for k in order],
-            gradient,
-            measure,
-            u=float(np.finfo(problem.dtype).eps) / 2,
-            dtype=problem.dtype,
-            rng=np.random.default_rng(0),
-        )
-    except (UnsearchableError, NotImplementedError):
-        return None
-    if found is None or not found.explanations:
-        return None
-    wrong = tuple(k for k in names if of.ratio.get(k, 0) > 1)
-    return LeafDiagnosis.of(found, wrong, order)
+    found = search_for(
+        loss,
+        [np.asarray(arrays[k], np.float64) for k in order],
+        gradient,
+        measure,
+        u=float(np.finfo(problem.dtype).eps) / 2,
+        dtype=problem.dtype,
+        wrong=tuple(k for k in names if of.ratio.get(k, 0) > 1),
+        labels=order,
+    )
+    return found if found and found.explanations else None
 
 
 def _loss(problem: Problem, arrays: dict[str, Any]) -> Any:

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from reference.breaks.diagnosis import LeafDiagnosis
-from reference.breaks.search import search
-from reference.breaks.tape import Loss, UnsearchableError
+from reference.breaks.diagnosis import LeafDiagnosis, search_for
+from reference.breaks.tape import Loss
 from reference.functions.trees import Caller, Given, Raised, match
-from reference.user_code import as_array, in_words
+from reference.user_code import as_array
 
 Measure = Callable[[list[np.ndarray], np.dtype[Any]], list[tuple[np.ndarray, np.ndarray]]]
 
@@ -72,20 +71,13 @@ def diagnosed(
         measured = autodiff(as_given(values), given.dtype)
         return [measured[i] for i in places]
 
-    try:
-        found = search(
-            lambda values: loss(as_given(values)),
-            ordered(given.values()),
-            gradient,
-            measure,
-            u=u or float(np.finfo(given.dtype).eps) / 2,
-            dtype=given.dtype,
-            rng=np.random.default_rng(0),
-        )
-    except (UnsearchableError, NotImplementedError) as error:
-        return LeafDiagnosis(wrong, note=f"no mistake was looked for: {error}")
-    except Exception as error:  # the verdict stands without it
-        return LeafDiagnosis(wrong, note=f"the search for a mistake failed: {in_words(error)}")
-    if found is None:
-        return None
-    return LeafDiagnosis.of(found, wrong, names)
+    return search_for(
+        lambda values: loss(as_given(values)),
+        ordered(given.values()),
+        gradient,
+        measure,
+        u=u or float(np.finfo(given.dtype).eps) / 2,
+        dtype=given.dtype,
+        wrong=wrong,
+        labels=names,
+    )

@@ -94,7 +94,7 @@ def _taken(tape: Tape, node: Node) -> list[Part]:
         ends = np.cumsum([tape.values[out].shape[-1] for out in users[0].outs]).tolist()
         return list(zip([0, *ends], ends, strict=False))[:MOST_PARTS]
     if len(users) > 1 and all(user.name == "slice" for user in users):
-        last = {jaxprs.slices(user.equation)[-1] for user in users}
-        found = sorted((s.start, s.stop) for s in last if s.step == 1)
+        last = [jaxprs.slices(user.equation)[-1] for user in users]
+        found = sorted({(s.start, s.stop) for s in last if s.step == 1})
         return found if 1 < len(found) <= MOST_PARTS else []
     return []
