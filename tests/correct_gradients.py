@@ -17,7 +17,8 @@ import numpy as np
 from correct_candidates import in_plain_loops
 from jax import lax
 
-from reference.functions.leaves import autodiff, judge
+from reference.functions.judging import judge
+from reference.functions.leaves import autodiff
 from reference.functions.trees import Caller, loss_of_variables, match, read
 from reference.network import CELLS
 from reference.network.losses import squared_error

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -143,6 +143,39 @@ def test_the_first_argument_may_be_as_long_as_the_list_of_arguments():
 def test_leaves_are_found_by_name_whatever_holds_them():
     report = check(lambda layer, x: (in_first(layer, x)._asdict(), in_each(layer, x)[1]))
     assert statuses(report) == dict.fromkeys(LEAVES, "match")
+
+
+@pytest.mark.parametrize(("many", "what"), [(1, "args[0]"), (2, "all arguments")])
+def test_a_gradient_may_be_one_vector(many, what):
+    def ravelled(layer, x):
+        leaves = jax.tree.leaves((in_first(layer, x), in_each(layer, x)[1])[:many])
+        return np.concatenate([np.ravel(leaf) for leaf in leaves])
+
+    report = check(ravelled)
+    assert statuses(report) == dict.fromkeys(LEAVES if many == 2 else LEAVES[:2], "match")
+    assert f"one vector, taken apart as the leaves of {what}, in order" in report.notes[0]
+    wrong = check(lambda *a: ravelled(*a)[::-1])
+    assert {row.status for row in wrong.rows} == {"mismatch"}
+    assert statuses(check(lambda *a: ravelled(*a)[1:]))["args[0].w"] == "missing"
+
+
+def test_a_vector_that_is_the_argument_is_not_taken_apart():
+    report = check_gradient(lambda x: jnp.sum(x**3), lambda x: 3 * x**2, X)
+    assert (report.passed, report.notes) == (True, [])
+
+
+def test_arguments_by_name_are_constants():
+    def scaled(layer, x, *, scale, how):
+        return scale * loss(layer, x) if how == "mean" else None
+
+    def by_hand(layer, x, *, scale, how):
+        return jax.tree.map(lambda d: scale * d, in_first(layer, x)) if how == "mean" else None
+
+    report = check_gradient(scaled, by_hand, *args(), kwargs={"scale": 0.25, "how": "mean"})
+    assert statuses(report) == dict.fromkeys(LEAVES[:2], "match")
+    wrong = partial(by_hand, scale=0.5)
+    report = check_gradient(partial(scaled, scale=0.25), wrong, *args(), kwargs={"how": "mean"})
+    assert statuses(report) == dict.fromkeys(LEAVES[:2], "mismatch")
 
 
 @pytest.mark.parametrize(
@@ -402,6 +435,24 @@ def test_a_loss_that_computes_in_less_than_float64_is_said_to():
     assert "loss_fn computes in float32 on the way, so autodiff knows no better" in report.notes
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (np.float32(0.1), "loss_fn has 0.10000000149011612, which is 0.1 rounded to float32"),
+        (jnp.asarray([0.3, 1.0], jnp.float32)[0], "which is 0.3 rounded to float32"),
+        (0.1 * (1 + 1e-8), None),
+        (np.float32(0.5), None),
+    ],
+)
+def test_numbers_in_float32_are_said_to_be_where_little_is_wrong(number, said):
+    meant = float(str(np.float32(number))) * (1 + 1e-9)
+    report = check_gradient(lambda w: jnp.sum(number * w**3), lambda w: 3 * meant * w**2, W)
+    assert not report.passed
+    assert [said in note for note in report.notes] == [True] * (said is not None)
+    far = check_gradient(lambda w: jnp.sum(number * w**3), lambda w: 3.1 * meant * w**2, W)
+    assert far.notes == []
+
+
 def test_no_jax_setting_changes():
     before = dict(jax.config.values)
     check(in_first)
@@ -424,7 +475,7 @@ def test_no_jax_setting_changes():
         ({"args": (X + 0j,)}, TypeError, "args[0] is complex128; expected float32 or float64"),
         ({"args": ([1j],)}, TypeError, "args[0][0] is complex128; expected float32 or float64"),
         ({"args": (np.float16(1),)}, TypeError, "args[0] is float16; expected float32 or"),
-        ({"args": (jnp.ones(1, "bfloat16"),)}, TypeError, "args[0] is bfloat16; expected float32"),
+        ({"args": (jnp.ones(1, "bfloat16"),)}, TypeError, "float64; convert it, and those"),
         (
             {"args": ({"w": X}, np.float32(1))},
             ValueError,

@@ -14,8 +14,9 @@ a thousandth of the largest entry, nothing is proved.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,9 +31,10 @@ from reference.explaining.resemblance import (
     described,
 )
 from reference.functions.diagnosis import diagnosed
+from reference.functions.judging import judge, tolerance
 from reference.functions.leaf_report import Leaf, LeafReport
+from reference.functions.precision import narrow, rounded_numbers
 from reference.functions.trees import (
-    MISSING,
     Caller,
     Given,
     Matched,
@@ -50,25 +52,22 @@ from reference.rounding.formats import (
 )
 from reference.rounding.noise import (
     keeps_states,
-    narrow_precisions,
     perturbed,
     unknown_operations,
     with_rounded_factors,
 )
-from reference.rounding.tolerance import FLUSHED, MULTIPLE, decides, over_tolerance
-from reference.user_code import as_array
 
 Measure = tuple[np.ndarray, np.ndarray]
 Autodiff = Callable[[list[np.ndarray], np.dtype[Any]], list[Measure]]
 
 OTHER_NUMBERS = 1 + 2.0**-7  # times the arguments: near enough to stay where loss_fn is defined
-ULPS = 4.0
 
 
 def check_gradient(
     loss_fn: Callable[..., Any],
     grad_fn: Callable[..., Any],
     *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
     third_voice: str | None = None,
     arithmetic: str | None = None,
     storage: str | None = None,
@@ -87,10 +86,13 @@ def check_gradient(
         it may depend on earlier calls. It returns the gradient in the first of
         them, as ``jax.grad`` does, or a tuple with the gradient in each; the report says which was
         found. None in the place of a leaf, or of a tree of them, leaves it out; a leaf that is
-        missing without that does not pass.
+        missing without that does not pass. One vector with all numbers of the first argument, or
+        of all, in the order of ``jax.flatten_util.ravel_pytree``, is taken apart.
     args : trees of arrays
         All float32 or all float64, which decides how accurate the gradient has to be. Python floats
         are differentiated in; integers, booleans, strings and other objects are constants.
+    kwargs : mapping or None
+        Further arguments, by name, of both loss_fn and grad_fn: constants.
     third_voice : str or None
         What else to ask about the worst entry of each leaf; it never decides.
         ``"finite differences"`` are central ones. ``"complex step"`` evaluates loss_fn at a complex
@@ -138,6 +140,8 @@ def check_gradient(
     if third_voice is not None and third_voice not in THIRD_VOICES:
         known = " or ".join(map(repr, THIRD_VOICES))
         raise ValueError(f"third_voice is {third_voice!r}; expected {known}")
+    if kwargs is not None:
+        loss_fn, grad_fn = partial(loss_fn, **kwargs), partial(grad_fn, **kwargs)
     given = read(args)
     if not given.of_first():
         raise ValueError("args[0] holds no floating numbers; expected some to differentiate in")
@@ -165,12 +169,11 @@ def checked(
     notes += matched.notes
     positions = [given.variables.index(place) for place, _ in matched.leaves]
     with float64_on_cpu():
-        narrow = " and ".join(narrow_precisions(loss, given.values()))
         unknown = unknown_operations(jax.grad(loss), given.values())
         if storage is not None and not keeps_states(loss, given.values()):
             raise ValueError(f"storage is {storage!r}, but no jax.lax.scan of loss_fn has a state")
-    if narrow and given.dtype == np.float64:
-        notes.append(f"loss_fn computes in {narrow} on the way, so autodiff knows no better")
+    if given.dtype == np.float64:
+        notes += narrow(loss, given.values())
     for operation, line in unknown.items():
         notes.append(
             f"no rule for the rounding of JAX's {operation} ({line}): its results were rounded "
@@ -183,6 +186,8 @@ def checked(
         rows.append(judge(place.label, leaf, *measure, given.dtype, notes, rounding.u))
     if any(rounding):
         notes.append(_sensitivity(formats_in_words(arithmetic, storage), measures))
+    if given.dtype == np.float64:
+        notes += rounded_numbers(loss, given.values(), rows)
     diagnosis = None
     if any(row.status == "mismatch" for row in rows):
         rows = _explained(rows, matched, measures, _rounded_autodiff(loss, positions), given)
@@ -285,7 +290,7 @@ def autodiff(
             truths = [np.asarray(g) for g in plain(values)]
             found = runs(float(np.finfo(dtype).eps) / 2, values)
         return [
-            (truth, _tolerance(truth, same, dtype))
+            (truth, tolerance(truth, same, dtype))
             for truth, *same in zip(truths, *found, strict=True)
         ]
 
@@ -324,75 +329,4 @@ def _sensitivity(formats: str, measures: list[Measure]) -> str:
     return (
         f"with {formats}, an error shows from {max(shown, default=0):.2g} of the largest entry of "
         "its leaf on, or earlier"
-    )
-
-
-def _tolerance(truth: np.ndarray, runs: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
-    largest = np.abs(truth).max(initial=0)
-    with np.errstate(invalid="ignore", over="ignore"):  # what overflows decides nothing
-        deviation: np.ndarray = np.abs(np.stack(runs) - truth).max(axis=0)
-        ulp = float(np.spacing(dtype.type(largest)))
-    return MULTIPLE * deviation + ULPS * ulp + FLUSHED * float(np.finfo(dtype).tiny)
-
-
-def judge(
-    label: str,
-    leaf: Any,
-    truth: np.ndarray,
-    tolerance: np.ndarray,
-    dtype: np.dtype[Any],
-    notes: list[str],
-    u: float = 0.0,
-) -> Leaf:
-    """Judge one leaf of the gradient, and note if it came in another precision.
-
-    u is the unit roundoff of the formats that are declared.
-    """
-    if leaf is None:
-        return Leaf(label, "not returned")
-    if leaf is MISSING:
-        return Leaf(label, "missing", detail=f"expected a leaf at {label}, or None to leave it out")
-    value = as_array(leaf)
-    if isinstance(value, str):
-        return Leaf(label, "raised", detail=f"expected an array of real numbers, got {value}")
-    if value.dtype != dtype and type(leaf) is not float:
-        notes.append(f"{label} came as {value.dtype}, though the arguments are {dtype}")
-    if value.shape != truth.shape:
-        return Leaf(label, "wrong shape", detail=f"shape {value.shape}, expected {truth.shape}")
-    if value.size == 0:
-        return Leaf(label, "match")
-    return _measured(label, value.astype(np.float64), truth, tolerance, dtype, u)
-
-
-def _measured(
-    label: str,
-    value: np.ndarray,
-    truth: np.ndarray,
-    tolerance: np.ndarray,
-    dtype: np.dtype[Any],
-    u: float,
-) -> Leaf:
-    """Judge a leaf by the entry whose error is the largest multiple of its tolerance."""
-    largest = float(np.abs(truth).max())
-    if not largest < float(np.finfo(dtype).max) * 1e-6:  # the code need not be finite either
-        return Leaf(label, "nothing proved", detail=f"autodiff's largest entry is {largest:.3g}")
-    finite = np.isfinite(value)
-    ratios = over_tolerance(value - truth, tolerance) if finite.all() else np.where(finite, 0, 1)
-    worst = np.abs(truth) if not ratios.any() else ratios
-    index = tuple(int(i) for i in np.unravel_index(np.argmax(worst), worst.shape))
-    expected, got = float(truth[index]), float(value[index])
-    if not finite.all():
-        detail = f"{got} where autodiff is finite"
-        return Leaf(label, "non-finite", index, expected, got, detail=detail)
-    status, detail = "mismatch" if ratios[index] > 1 else "match", ""
-    if not decides(truth, tolerance, dtype, u):
-        status = "nothing proved"
-        most = float(tolerance.max())
-        detail = f"rounding explains up to {most:.2g}, and the largest entry is {largest:.2g}"
-        if not np.isfinite(most):  # such as a power of a negative number, or a label
-            detail = "with rounding errors autodiff is not finite; are all whole numbers integers?"
-    ulp = abs(got - expected) / float(np.spacing(dtype.type(largest))) if largest else None
-    ratio = float(ratios[index])
-    return Leaf(
-        label, status, index, expected, got, ulp, ratio, float(tolerance[index]), detail=detail
     )

@@ -94,7 +94,8 @@ def _precision(label: str, leaf: Any) -> np.dtype[Any] | None:
     if dtype in (np.float32, np.float64):
         return dtype
     if jnp.issubdtype(dtype, np.inexact):
-        raise TypeError(f"{label} is {dtype}; expected float32 or float64")
+        convert = "" if dtype.kind == "c" else "; convert it, and those that go with it, by .astype"
+        raise TypeError(f"{label} is {dtype}; expected float32 or float64{convert}")
     return None
 
 
@@ -177,6 +178,7 @@ class Matched(NamedTuple):
 
 def match(returned: Any, given: Given) -> Matched:
     """Find the gradient in each variable in what was returned."""
+    returned, notes = _taken_apart(returned, given)
     pairs, _ = tree_flatten_with_path(returned, is_leaf=_is_none)
     leaves = {_names(path): leaf for path, leaf in pairs}
     left_out = [names for names, leaf in leaves.items() if leaf is None]
@@ -192,7 +194,7 @@ def match(returned: Any, given: Given) -> Matched:
     variables = given.variables if in_all else given.of_first()
     known = {v.names[skip:] for v in variables}
     constant = {c.names[skip:] for c in given.constants if in_all or c.names[0] == 0}
-    matched = Matched([(v, leaf_of(v)) for v in variables], [], [])
+    matched = Matched([(v, leaf_of(v)) for v in variables], [], notes)
     number = len(given.arguments(given.leaves))
     if number > 1:
         which = f"each of {number} arguments" if in_all else "args[0] alone"
@@ -206,6 +208,23 @@ def match(returned: Any, given: Given) -> Matched:
     if matched.strays and _is_value_and_gradient(returned, given):
         matched.notes.append("is this (value, gradient)? Return the gradient alone")
     return matched
+
+
+def _taken_apart(returned: Any, given: Given) -> tuple[Any, list[str]]:
+    """Return one vector of a whole gradient as a tree, and say so; all else as it is."""
+    args = given.arguments(given.leaves)
+    if not _is_array(returned) or returned.ndim != 1 or _is_array(args[0]):
+        return returned, []
+    for tree, what in ((args[0], "args[0]"), (args, "all arguments")):
+        leaves, structure = jax.tree.flatten(tree)
+        numbers = all(isinstance(a, np.ndarray | np.generic | float | int) for a in leaves)
+        ends = np.cumsum([np.size(leaf) for leaf in leaves]).tolist() if numbers else []
+        if ends[-1:] == [len(returned)]:
+            parts = np.split(np.asarray(returned), ends[:-1])
+            shaped = [p.reshape(np.shape(a)) for p, a in zip(parts, leaves, strict=True)]
+            note = f"grad_fn returned one vector, taken apart as the leaves of {what}, in order"
+            return jax.tree.unflatten(structure, shaped), [note]
+    return returned, []
 
 
 def _stray(leaf: Any) -> str:

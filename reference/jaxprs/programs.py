@@ -152,6 +152,25 @@ def equations(jaxpr: Any) -> Iterator[Any]:
             waiting += filter(_is_jaxpr, params)
 
 
+def numbers(jaxpr: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the numbers that stand in a jaxpr, or come from outside, each with its first equation.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> jaxpr = traced(lambda x: jnp.float32(0.3) * x + 1, 0.5)[0]
+    >>> [(float(number), name(equation)) for number, equation in numbers(jaxpr)]
+    [(0.30000001192092896, 'mul'), (1.0, 'add')]
+    """
+    outside = dict(zip(_plain(jaxpr).constvars, getattr(jaxpr, "consts", ()), strict=False))
+    for equation in equations(jaxpr):
+        for variable in equation.invars:
+            if isinstance(variable, Literal):
+                yield variable.val, equation
+            elif variable in outside:
+                yield outside.pop(variable), equation
+
+
 def states(loop: Scan) -> set[Any]:
     """Return the variables of the body of a loop that hold a state, or the gradient in one.
 
