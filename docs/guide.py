@@ -24,7 +24,7 @@ COMMANDS = {
     "first": "check first_attempt:gradients --single",
     "second": "check second_attempt:gradients --single",
 }
-NAMED = "named_mistakes.py"
+NAMED = {"named": "named_mistakes.py", "attention": "attention_mistakes.py"}
 
 
 def output(*arguments: str) -> str:
@@ -67,10 +67,11 @@ def parts() -> Iterator[tuple[str, str]]:
         yield f"{name} attempt", fenced("python", source)
         shown = f"$ manual-bptt {arguments}\n{output('-m', 'manual_bptt.cli', *arguments.split())}"
         yield f"{name} report", fenced("text", shown)
-    source = (EXAMPLES / NAMED).read_text(encoding="utf-8")
-    loss = source[source.index("def loss") : source.index("def sigmoid")]
-    yield "named loss", fenced("python", loss)
-    yield "named mistakes", fenced("text", f"$ python examples/{NAMED}\n{output(NAMED)}")
+    for name, file in NAMED.items():
+        source = (EXAMPLES / file).read_text(encoding="utf-8")
+        loss = source[source.index("def loss") :].partition("\n\n\n")[0]
+        yield f"{name} loss", fenced("python", loss)
+        yield f"{name} mistakes", fenced("text", f"$ python examples/{file}\n{output(file)}")
 
 
 def main() -> None:

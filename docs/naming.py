@@ -23,6 +23,7 @@ from markers import measured, table, write_part
 import reference
 from reference.breaks.diagnosis import LeafDiagnosis
 from reference.breaks.kinds import breaks
+from reference.breaks.kinds.free import FROM_HERE
 from reference.breaks.kinds.site import Break
 from reference.breaks.reverse import reverse
 from reference.breaks.search import search
@@ -83,6 +84,7 @@ def by_hand(module: Any) -> Counter[str]:
         lines = set(report.diagnosis.lines_of_loss()) if named else set()
         count[kind] += 1
         count[f"{kind} named"] += named
+        count[f"{kind} placed"] += named and any(FROM_HERE in n for n in report.diagnosis.names)
         count[f"{kind} with line"] += named and (bool(lines & about) or not about)
     return count
 
@@ -123,18 +125,21 @@ def _differ(wrong: list[np.ndarray], right: list[np.ndarray]) -> bool:
 
 
 def noisy(case: Case, many: int, rng: np.random.Generator) -> Iterator[bool]:
-    """Yield whether a gradient that is wrong by noise gets a name."""
-    for _ in range(many):
-        spoilt = rng.integers(case.number)
-        shape = case.values[spoilt].shape
-        noise = rng.standard_normal(shape) * 10.0 ** rng.integers(-6, 1)
-        noise *= rng.random(shape) < rng.choice([0.3, 1.0])
-        noise.flat[rng.integers(noise.size)] = 10.0 ** -float(rng.integers(1, 6))
+    """Yield whether a gradient that is wrong by noise gets a name.
 
-        def gradient(values: list[np.ndarray], spoilt: int = spoilt, noise: Any = noise) -> Any:
-            found = case.gradient(values)
-            found[spoilt] = found[spoilt] + noise
-            return found
+    The noise is in one leaf or in all of them; in every entry, in some, or in one.
+    """
+    for _ in range(many):
+        chosen = range(case.number) if rng.random() < 0.2 else [rng.integers(case.number)]
+        size, part = 10.0 ** rng.integers(-6, 1), rng.choice([0.0, 0.3, 1.0])
+        noise = {}
+        for i in chosen:
+            shape = case.values[i].shape
+            noise[i] = size * rng.standard_normal(shape) * (rng.random(shape) < part)
+            noise[i].flat[rng.integers(noise[i].size)] = size * rng.uniform(0.1, 1)
+
+        def gradient(values: list[np.ndarray], noise: dict[int, np.ndarray] = noise) -> Any:
+            return [g + noise.get(i, 0.0) for i, g in enumerate(case.gradient(values))]
 
         yield bool(case.searched(gradient)[0].explanations)
 
@@ -162,6 +167,7 @@ def main() -> None:
         "loss",
         "faults",
         "named",
+        "by place",
         "right line",
         "pairs",
         "breaks",
@@ -178,6 +184,7 @@ def _row(name: str, count: Counter[str], seconds: list[float]) -> tuple[str, ...
         name,
         str(count["faults"]),
         str(count["faults named"]),
+        str(count["faults placed"]),
         str(count["faults with line"]),
         f"{count['pairs named']} of {count['pairs']}",
         f"{count['breaks with line']} of {count['breaks']}",

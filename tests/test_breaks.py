@@ -53,11 +53,11 @@ def gru_by_hand(fault, P, x, target):
         steps.append((gate, new))
         h.append(h[-1] + 0.5 * (new - h[-1]))
     G, dh = {k: np.zeros_like(v) for k, v in P.items()}, np.zeros(H)
-    for t in reversed(range(T)):
+    dy = 2 * (np.array(h[1:]) @ P["V"].T - target) / target.size
+    G["V"] = dy.T @ np.array(h[1:])
+    for t in reversed(range(fault if isinstance(fault, int) else 0, T)):  # a fault: steps left out
         gate, new = steps[t]
-        dy = 2 * (P["V"] @ h[t + 1] - target[t]) / target.size
-        G["V"] += np.outer(dy, h[t + 1])
-        dh = dh + P["V"].T @ dy
+        dh = dh + P["V"].T @ dy[t]
         da = 0.5 * dh * (1 - (h[t + 1] if fault == "slope at h" else new) ** 2)
         dgh = P["Wn"].T @ da
         dg = dgh * h[t] * gate * (1 - gate)
@@ -129,11 +129,11 @@ def of_first(loss, args):
     return (lambda values: loss(jax.tree.unflatten(tree, values), *args[1:])), leaves
 
 
-def found(loss, leaves, gradient, seed=0):
-    program = Program.of(loss, leaves, len(leaves))
+def found(loss, leaves, gradient, seed=0, number=None):
+    program = Program.of(loss, leaves, number or len(leaves))
 
     def measure(values):
-        right = [g[0] for g in reverse(Tape(program, values))]
+        right = [g[0] for g in reverse(Tape(program, values))[: program.number]]
         return [(g, np.full(g.shape, EXACT * np.abs(g).max())) for g in right]
 
     rng = np.random.default_rng(seed)
@@ -354,7 +354,7 @@ def truncated(steps, values):
 def test_truncation_after_any_number_of_steps_has_a_name(steps):
     leaves = [*normal(np.random.default_rng(3), W=(H, H), U=(H, D), b=(H,), V=(O, H)).values()]
     what = found(elman, leaves, partial(truncated, steps))
-    assert what.explanations[0].window == steps
+    assert what.explanations[0].breaks[0].window == steps
     assert found(elman, leaves, partial(truncated, T)) is None  # then it is right
 
 
@@ -381,12 +381,17 @@ def test_a_name_must_hold_at_other_arguments_too():
     loss, leaves = of_first(*LOSSES["gru"])
     program = Program.of(loss, leaves, len(leaves))
 
-    def gradient(values):  # twice what is right, at these arguments alone
+    def gradient(elsewhere, values):  # twice what is right, at these arguments alone
         rows = [g[0] for g in reverse(Tape(program, values))]
         same = all(np.array_equal(a, b) for a, b in zip(values, leaves, strict=True))
-        return [row * (2 if same else 3) for row in rows]
+        return [row * (2 if same else elsewhere(row)) for row in rows]
 
-    assert found(loss, leaves, gradient).explanations == []
+    def noise(row):
+        return np.linspace(1, 2, row.size).reshape(row.shape) ** 2
+
+    assert found(loss, leaves, partial(gradient, noise)).explanations == []
+    (*_, one) = found(loss, leaves, partial(gradient, lambda _: 3)).explanations
+    assert "is multiplied by a number that depends on the arguments: 2" in one.breaks[0].says
 
 
 def test_windows_are_the_gradient_if_nothing_is_dropped():

@@ -149,7 +149,11 @@ COMPARED = {
     for which in ("first", "second")
     for what in ("attempt", "report")
 }
-COMPARED |= {("docs/check-your-gradient.md", f"named {what}") for what in ("loss", "mistakes")}
+COMPARED |= {
+    ("docs/check-your-gradient.md", f"{which} {what}")
+    for which in ("named", "attention")
+    for what in ("loss", "mistakes")
+}
 COMPARED |= {("docs/architecture.md", "arrows"), ("docs/check-your-gradient.md", "conventions")}
 MEASURED = re.compile(
     r"\n\nMeasured at commit ([0-9a-f]{7,}) of \d{4}-\d\d-\d\d(, with changes)?"

@@ -39,8 +39,9 @@ def test_the_page_shows_the_files_as_they_are(name):
     assert part(f"{name} attempt") == (EXAMPLES / f"{name}_attempt.py").read_text("utf-8").rstrip()
 
 
-def test_the_page_shows_the_loss_that_mistakes_are_named_in():
-    assert part("named loss") in (EXAMPLES / "named_mistakes.py").read_text("utf-8")
+@pytest.mark.parametrize("name", ["named", "attention"])
+def test_the_page_shows_the_loss_that_mistakes_are_named_in(name):
+    assert part(f"{name} loss") in (EXAMPLES / f"{name}_mistakes.py").read_text("utf-8")
 
 
 def test_the_first_attempt_is_explained_as_the_page_shows(attempt):

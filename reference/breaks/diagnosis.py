@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from reference.breaks.search import Found, Gradient, Measure, search
+from reference.breaks.case import Measure
+from reference.breaks.search import Found, Gradient, search
 from reference.breaks.tape import Loss, UnsearchableError
 from reference.breaks.words import Mistake, mistake
 from reference.user_code import in_words
@@ -39,7 +40,10 @@ class LeafDiagnosis:
             [mistake(found.tape, b, labels) for b in explanation.breaks]
             for explanation in found.explanations
         ]
-        distinct = {tuple(mistakes): mistakes for mistakes in explanations}
+        distinct: dict[Any, list[Mistake]] = {}
+        for mistakes in explanations:
+            said = tuple((m.says, m.file, m.line) for m in mistakes)
+            distinct.setdefault(said, mistakes)
         return cls(wrong, [*distinct.values()], found.tried)
 
     @property

@@ -6,20 +6,16 @@ to one operand. Where no version differs yet, the first axis has the size 1.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from reference import jaxprs
-from reference.breaks.tape import Node, Tape, UnsearchableError
-from reference.devices import float64_on_cpu
+from reference.breaks.rules import sent
+from reference.breaks.tape import Node, Tape
 
 ARRIVED = -1  # stands for an operand: what has arrived at the result, before any is sent on
-LARGEST_JACOBIAN = 1_000_000  # entries, of an operation that has no rule here
 
 
 class Change(Protocol):
@@ -74,6 +70,7 @@ def reverse(
     ``start`` is what arrives at the result, 1 in every version unless given.
     """
     edits = _by_place(versions)
+    asked = {e.change.asked for v in versions for e in v if hasattr(e.change, "asked")}
     kept: dict[Any, np.ndarray] = {}
     memory: dict[Any, np.ndarray] = {}
     arriving: dict[int, np.ndarray] = {tape.result: np.ones(1) if start is None else start}
@@ -81,8 +78,8 @@ def reverse(
         g = _arrived(tape, node, arriving)
         if g is None:
             continue
-        if node.step == 0 and len(node.outs) == 1 and node.key in tape.initial:
-            kept[node.key] = g
+        if (node.key, node.step, False) in asked:
+            kept[node.key, node.step, False] = g
         for kind, some in edits.get((node.key, ARRIVED), {}).items():
             g = _edited(At(tape, node, ARRIVED, memory), kind, some, g, g, len(versions))
         operands = [tape.values[i] for i in node.ins]
@@ -93,6 +90,9 @@ def reverse(
             for kind, some in edits.get((node.key, k), {}).items():
                 d = _edited(At(tape, node, k, memory), kind, some, g, d, len(versions))
             arriving[i] = arriving[i] + d if i in arriving else d
+            made = tape.made.get(i) if asked else None
+            if made is not None and (place := (made.key, made.step, True)) in asked:
+                kept[place] = kept.get(place, 0.0) + (d if made.step == node.step - 1 else 0.0 * d)
     whole = [arriving.get(i, np.zeros((1, *tape.values[i].shape))) for i in tape.arguments]
     found = []
     for number, d in enumerate(whole):
@@ -131,15 +131,49 @@ def _edited(
     """Return what is sent, with the edits of one kind in their versions."""
     d = np.array(np.broadcast_to(d, (versions, *d.shape[1:])))
     rows = [row for row, _ in some]
-    if hasattr(kind, "apply_all"):
-        d[rows] = kind.apply_all([c for _, c in some], at, g[rows] if len(g) > 1 else g, d[rows])
-        return d
-    for row, change in some:
-        here = _version(at, row) if isinstance(at, list) else at
-        made = change.apply(here, _row(g, row), d[row : row + 1])
-        if np.shape(made)[1:] == d.shape[1:]:  # a change that does not fit here is none
-            d[row] = made[0]
+    if isinstance(at, list) and not hasattr(kind, "apply_all"):
+        for row, change in some:
+            own = d[row : row + 1]
+            _put(own, change.apply(_version(at, row), _row(g, row), own))
+    else:
+        d[rows] = _of_kind(kind, [c for _, c in some], at, _rows(g, rows), d[rows])
     return d
+
+
+def changed(changes: Sequence[Any], at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    """Return what is sent with changes of any kinds, each in a version of its own."""
+    kinds: dict[type, list[int]] = defaultdict(list)
+    for row, change in enumerate(changes):
+        kinds[type(change)].append(row)
+    found = np.array(d)
+    for kind, rows in kinds.items():
+        some = [changes[row] for row in rows]
+        found[rows] = _of_kind(kind, some, at, _rows(g, rows), d[rows])
+    return found
+
+
+def _of_kind(kind: Any, changes: list[Any], at: At, g: Any, d: np.ndarray) -> np.ndarray:
+    together = hasattr(kind, "apply_all")
+    with suppress(ValueError):  # shapes may differ at the first step: then it is one by one
+        if together:
+            return np.asarray(kind.apply_all(changes, at, g, d))
+    found = np.array(d)
+    for row, change in enumerate(changes):
+        arrived, own = _row(g, row), d[row : row + 1]
+        with suppress(ValueError):  # a change that does not fit here is none
+            made = kind.apply_all([change], at, arrived, own) if together else None
+            _put(found[row : row + 1], change.apply(at, arrived, own) if made is None else made)
+    return found
+
+
+def _rows(g: Any, rows: list[int]) -> Any:
+    return g[rows] if len(g) > 1 else g
+
+
+def _put(d: np.ndarray, made: Any) -> None:
+    """Put what a change makes in the place of what is sent; one that does not fit here is none."""
+    if np.shape(made)[1:] == d.shape[1:]:
+        d[...] = made
 
 
 def _version(leaves: list[Any], row: int) -> list[Any]:
@@ -151,235 +185,3 @@ def _version(leaves: list[Any], row: int) -> list[Any]:
 def _row(a: np.ndarray, row: int) -> np.ndarray:
     """Return one version."""
     return a[row : row + 1] if len(a) > 1 else a
-
-
-# Rules: an equation, what arrived, operands, the result and the operand's number ------------------
-
-
-def sent(tape: Tape, node: Node, g: Any, operands: list[Any], result: Any, k: int) -> np.ndarray:
-    """Return what an operation sends to operand k."""
-    slope = SLOPES.get(node.name)
-    if slope is not None:
-        return np.asarray(g * slope(operands[0], result))
-    rule = RULES.get(node.name)
-    if rule is not None:
-        return rule(node.equation, g, operands, result, k)
-    if node.name in jaxprs.MOVES:
-        return scattered(g, source_of(tape, node, k), operands[k].shape)
-    return _by_jacobian(g, jacobian_of(tape, node, k), operands[k].shape)
-
-
-def fit(g: np.ndarray, like: Any) -> Any:
-    """Undo a broadcast: a number stands for an array in equations of JAX."""
-    shape = np.shape(like)
-    if g.shape[1:] == shape:
-        return g
-    if shape == ():
-        return g.reshape(len(g), -1).sum(1)
-    axes = tuple(i + 1 for i, n in enumerate(shape) if n == 1 and g.shape[i + 1] != 1)
-    return g.sum(axes, keepdims=True)
-
-
-def product(equation: Any, g: np.ndarray, other: np.ndarray, k: int) -> Any:
-    """Send back through a product: what arrived times the other factor, which may have versions."""
-    axes = jaxprs.axes_of_product(equation)
-    out, mine, theirs = axes[2], axes[k], axes[1 - k]
-    every = max([*out, *mine, *theirs], default=0) + 1
-    if other.ndim > len(theirs):
-        return np.einsum(g, [every, *out], other, [every, *theirs], [every, *mine])
-    if other.ndim == 2 and g.ndim == 2 and len(mine) == 1:  # a vector, seen through a matrix
-        return g @ (other if theirs[0] == out[0] else other.T)
-    return np.einsum(g, [every, *out], other, theirs, [every, *mine])
-
-
-def _add(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    return fit(g, xs[k])
-
-
-def _sub(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    return fit(-g if k else g, xs[k])
-
-
-def _mul(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    return fit(g * xs[1 - k], xs[k])
-
-
-def _div(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    return fit(-g * y / xs[1] if k else g / xs[1], xs[k])
-
-
-def _integer_power(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    n = jaxprs.exponent(equation)
-    return np.asarray(g * (n * xs[0] ** float(n - 1)))
-
-
-def _power(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    slope = np.log(xs[0]) * y if k else xs[1] * xs[0] ** (xs[1] - 1)
-    return fit(g * slope, xs[k])
-
-
-def _extreme(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    return fit(g * ((xs[k] == y) / (1.0 + (xs[0] == xs[1]))), xs[k])
-
-
-def _choice(_: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    return fit(g * (xs[0].astype(int) == k - 1), xs[k])
-
-
-def _dot(equation: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    return product(equation, g, xs[1 - k], k)
-
-
-def _spread(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    axes = jaxprs.axes(equation)
-    return np.broadcast_to(np.expand_dims(g, [a + 1 for a in axes]), (len(g), *xs[0].shape))
-
-
-def _spread_to_extreme(equation: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    axes = jaxprs.axes(equation)
-    there = xs[0] == np.expand_dims(y, axes)
-    return _spread(equation, g, xs, y, k) * (there / there.sum(axes, keepdims=True))
-
-
-def _broadcast(equation: Any, g: Any, xs: Any, y: Any, k: int) -> Any:
-    dims = jaxprs.broadcast_dimensions(equation)
-    g = g.sum(tuple(a + 1 for a in range(y.ndim) if a not in dims))
-    return fit(g, xs[0])
-
-
-def _reshape(_: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    return np.asarray(g.reshape(len(g), *xs[0].shape))
-
-
-def _concatenate(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    axis = jaxprs.axis(equation)
-    start = sum(x.shape[axis] for x in xs[:k])
-    return np.asarray(g[(slice(None),) * (axis + 1) + (slice(start, start + xs[k].shape[axis]),)])
-
-
-def _split(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    rows = max(map(len, g))
-    parts = [np.broadcast_to(a, (rows, *a.shape[1:])) for a in g]
-    return np.concatenate(parts, jaxprs.axis(equation) + 1)
-
-
-def _transpose(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    order = np.argsort(jaxprs.permutation(equation))
-    return np.asarray(g.transpose(0, *(order + 1)))
-
-
-def _slice(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    found = np.zeros((len(g), *xs[0].shape))
-    found[(slice(None), *jaxprs.slices(equation))] = g
-    return found
-
-
-def _cumulative(equation: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    axis = jaxprs.axis(equation) + 1
-    if jaxprs.backwards(equation):
-        return np.cumsum(g, axis)
-    return np.flip(np.cumsum(np.flip(g, axis), axis), axis)
-
-
-def _same(_: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    return np.asarray(g)
-
-
-def _nothing(_: Any, g: Any, xs: Any, y: Any, k: int) -> np.ndarray:
-    return np.zeros((1, *np.shape(xs[k])))
-
-
-def source_of(tape: Tape, node: Node, k: int) -> np.ndarray:
-    """Return which entry of operand k each entry of a result is; -1 for those of other operands."""
-    found = tape.derivatives.get((node.out, k))
-    if found is None:
-        numbers = []
-        for j, i in enumerate(node.ins):
-            x = tape.values[i]
-            if not np.issubdtype(x.dtype, np.floating):
-                numbers.append(x)  # an index
-            else:
-                own = np.arange(x.size, dtype=float).reshape(x.shape)
-                numbers.append(own if j == k else np.full(x.shape, -1.0))
-        with float64_on_cpu():
-            (moved,) = jaxprs.computed(node.equation, numbers)
-        found = np.nan_to_num(np.asarray(moved), nan=-1).astype(int)
-        tape.derivatives[node.out, k] = found
-    return found
-
-
-def scattered(g: np.ndarray, source: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Add up entries where they came from."""
-    there = source.ravel() >= 0
-    found = np.zeros((int(np.prod(shape)), len(g)))
-    np.add.at(found, source.ravel()[there], g.reshape(len(g), -1)[:, there].T)
-    return np.asarray(found.T.reshape(len(g), *shape))
-
-
-def jacobian_of(tape: Tape, node: Node, k: int) -> np.ndarray:
-    """Return the Jacobian of an operation that has no rule here: JAX has its derivative."""
-    found = tape.derivatives.get((node.out, k))
-    operands = [tape.values[i] for i in node.ins]
-    if found is None and jaxprs.helps_only(node.equation, k):
-        size = sum(np.size(tape.values[out]) for out in node.outs)
-        found = tape.derivatives[node.out, k] = np.zeros((size, operands[k].size))
-    if found is None:
-        size = sum(np.size(tape.values[out]) for out in node.outs)
-        if size * operands[k].size > LARGEST_JACOBIAN:
-            where = f"{node.name} ({jaxprs.line(node.equation)})"
-            raise UnsearchableError(f"there is no rule for the derivative of {where}")
-
-        compiled = tape.program.compiled.get((node.key, k))
-        if compiled is None:
-            compiled = jax.jit(jax.jacrev(partial(_floating_results, node.equation, k)))
-            tape.program.compiled[node.key, k] = compiled
-        with float64_on_cpu():
-            slopes = compiled(jnp.asarray(operands[k]), operands)
-        found = np.asarray(slopes).reshape(-1, operands[k].size)
-        tape.derivatives[node.out, k] = found
-    return found
-
-
-def _floating_results(equation: Any, k: int, x: Any, operands: list[Any]) -> Any:
-    """Return the results of an operation with x for operand k, in one vector."""
-    results = jaxprs.computed(equation, [x if j == k else o for j, o in enumerate(operands)])
-    floating = (r for r in results if jnp.issubdtype(r.dtype, jnp.floating))
-    return jnp.concatenate([jnp.ravel(r) for r in floating])
-
-
-def _by_jacobian(g: Any, jacobian: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    arrived = g if isinstance(g, list) else [g]
-    rows = max(map(len, arrived))
-    flat = [np.broadcast_to(a.reshape(len(a), -1), (rows, a[0].size)) for a in arrived]
-    return np.asarray((np.concatenate(flat, axis=1) @ jacobian).reshape(rows, *shape))
-
-
-SLOPES: dict[str, Callable[[Any, Any], Any]] = {
-    "tanh": lambda x, y: 1 - y * y,
-    "logistic": lambda x, y: y * (1 - y),
-    "exp": lambda x, y: y,
-    "expm1": lambda x, y: y + 1,
-    "log": lambda x, y: 1 / x,
-    "log1p": lambda x, y: 1 / (1 + x),
-    "sqrt": lambda x, y: 0.5 / y,
-    "rsqrt": lambda x, y: -0.5 * y**3,
-    "neg": lambda x, y: -1.0,
-    "square": lambda x, y: 2 * x,
-    "sin": lambda x, y: np.cos(x),
-    "cos": lambda x, y: -np.sin(x),
-    "abs": lambda x, y: np.sign(x),
-}
-"""The derivative of a function of single numbers, at x and with the value y."""
-
-RULES: dict[str, Callable[..., np.ndarray]] = {
-    "add": _add, "add_any": _add, "sub": _sub, "mul": _mul, "div": _div,
-    "integer_pow": _integer_power, "pow": _power, "max": _extreme, "min": _extreme,
-    "select_n": _choice, "dot_general": _dot, "reduce_sum": _spread,
-    "reduce_max": _spread_to_extreme, "reduce_min": _spread_to_extreme,
-    "broadcast_in_dim": _broadcast, "reshape": _reshape, "squeeze": _reshape,
-    "expand_dims": _reshape, "concatenate": _concatenate, "split": _split,
-    "transpose": _transpose, "slice": _slice, "cumsum": _cumulative, "convert_element_type": _same,
-    "copy": _same, "copy_p": _same, "stop_gradient": _nothing, "sign": _nothing, "floor": _nothing,
-    "round": _nothing, "ceil": _nothing,
-}  # fmt: skip
-"""The other rules, by the name of the primitive."""

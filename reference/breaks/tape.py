@@ -6,7 +6,7 @@ steps: it has the same key, the calls that led to it, and is numbered by how oft
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -75,12 +75,19 @@ class Tape:
     """What a loss does at some values.
 
     ``values`` are all numbers on the way, ``arguments`` and ``result`` where those of the loss are
-    among them. ``steps`` is how often the loop comes round that has the most operations, ``live``
-    what depends on the arguments, and ``reach`` on which: a bit for each.
+    among them. ``instead`` has values that stand for operands: by the operation's number in order,
+    and the operand's. ``steps`` is how often the loop comes round that has the most operations,
+    ``reach`` on which arguments a value depends: a bit for each.
     """
 
-    def __init__(self, program: Program, values: list[np.ndarray]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        values: list[np.ndarray],
+        instead: Mapping[tuple[int, int], np.ndarray] | None = None,
+    ) -> None:
         self.program = program
+        self._instead = instead or {}
         self._calls: tuple[Any, ...] = ()
         self.values: list[Any] = []
         self.derivatives: dict[tuple[int, int], np.ndarray] = {}  # of operations without a rule
@@ -117,6 +124,15 @@ class Tape:
     def order(self) -> dict[Any, int]:
         """Where each operation comes first, by its key."""
         return {key: number for number, key in enumerate(self.places)}
+
+    @cached_property
+    def taken(self) -> dict[Any, list[int]]:
+        """Which operands take what the step before has handed on, by the operation's key."""
+        found: dict[Any, list[int]] = defaultdict(list)
+        for uses in self.carried.values():
+            for key, k in uses:
+                found[key].append(k)
+        return found
 
     @cached_property
     def calls(self) -> dict[Any, list[Any]]:
@@ -168,6 +184,9 @@ class Tape:
         if len(self.nodes) >= MOST:
             raise UnsearchableError(f"the loss has more than {MOST} operations, loops unrolled")
         name = jaxprs.name(equation)
+        for k in range(len(ins)):
+            if (value := self._instead.get((len(self.nodes), k))) is not None:
+                ins[k] = self._new(value)
         operands = [self.values[i] for i in ins]
         if name in FORWARD:
             results = [np.asarray(FORWARD[name](equation, *operands))]
@@ -184,6 +203,7 @@ class Tape:
         What comes several times that many stands several times in the body: a function that is
         called in an inner loop.
         """
+        self._join_first_steps()
         counts = Counter(node.key for node in self.nodes)
         several = Counter(count for count in counts.values() if count > 1)
         steps = max(several, key=lambda count: (several[count], count), default=1)
@@ -194,6 +214,23 @@ class Tape:
             each = total // steps if total % steps == 0 else 1
             self.nodes[i] = node._replace(key=(node.key, number % each), step=number // each)
         return steps
+
+    def _join_first_steps(self) -> None:
+        """Give the first step of a loop the keys of the others, though shapes may differ there.
+
+        They do where a loop begins with one row for all sequences.
+        """
+        counts = Counter(node.key for node in self.nodes)
+        alike: dict[Any, list[Any]] = defaultdict(list)
+        for key in counts:  # in the order in which they come first
+            alike[tuple(jaxprs.without_shape(part) for part in key)].append(key)
+        steps = {n for n in counts.values() if n > 1}
+        joined = {
+            keys[0]: keys[1]
+            for keys in alike.values()
+            if len(keys) == 2 and counts[keys[0]] == 1 and counts[keys[1]] in steps
+        }
+        self.nodes = [node._replace(key=joined.get(node.key, node.key)) for node in self.nodes]
 
     def _find_carried(self) -> tuple[dict[Any, list[tuple[Any, int]]], dict[Any, int]]:
         """Find what a step hands to the next: the operands that take it, and what it begins with.

@@ -32,7 +32,7 @@ class Mistake:
     ``says`` is a sentence, ``operation`` JAX's name for what it is about, ``file``, ``line``,
     ``column`` and ``end_column`` are where that stands (columns from 0), ``function`` is the
     function that it is in. They are None where JAX does not know. ``used`` are further lines, in
-    which the value is used that the sentence is about.
+    which the value is made or used that the sentence is about.
     """
 
     says: str
@@ -50,8 +50,10 @@ class Mistake:
         if self.file is None:
             return ""
         function = str(self.function).rsplit(".", 1)[-1]
-        lines = [f"line {self.line}", *(f"used in line {n}" for n in self.used)]
-        return f"{Path(self.file).name}, {', '.join(lines)}, in {function}"
+        *most, last = map(str, self.used or ("",))
+        others = f"{', '.join(most)} and {last}" if most else last
+        word = {0: "", 1: ", with line "}.get(len(self.used), ", with lines ")
+        return f"{Path(self.file).name}, line {self.line}{word}{others}, in {function}"
 
     def __str__(self) -> str:
         return f"{self.says} ({self.place})" if self.place else self.says
@@ -94,7 +96,8 @@ def mistake(tape: Tape, broken: Break, labels: Sequence[str]) -> Mistake:
     says = broken.says
     for name, text in words.items():
         says = says.replace(f"{{{name}}}", text)
-    others = {tape.places[e.key][0].source for e in broken.edits if not isinstance(e.key, Leaf)}
+    keys = [*(edit.key for edit in broken.edits), *broken.near]
+    others = {tape.places[key][0].source for key in keys if not isinstance(key, Leaf)}
     lines = {o.line for o in others if o is not None and where is not None and o.file == where.file}
     found = _placed(says, about.name, about.source)
     return replace(found, used=tuple(sorted(lines - {found.line})))

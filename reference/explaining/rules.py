@@ -16,19 +16,20 @@ from reference.network.sequence import Probes, run
 from reference.oracle.answers import solved
 from reference.problems import Problem
 
-STEPS = (3, 12)  # of a problem in which loops show, and a search is quick
+STEPS, MOST_STEPS = (3, 12), 64  # of a problem in which loops show, and a search is quick
 
 
 def broken_rules(caller: Caller, evidence: list[Evidence]) -> LeafDiagnosis | None:
     """Return the broken rules that explain everything that is wrong; None if none do."""
     telling = [e for e in evidence if max(e.ratio.values(), default=0) > 1]
-    telling = [e for e in telling if STEPS[0] <= e.problem.sizes["T"] <= STEPS[1]]
     telling = [e for e in telling if not any(e.problem.rounding)]
-    if not telling:
+    short = [e for e in telling if STEPS[0] <= e.problem.sizes["T"] <= STEPS[1]]
+    if not short:  # it shows in long sequences alone: take the shortest
+        long = [e for e in telling if STEPS[1] < e.problem.sizes["T"] <= MOST_STEPS]
+        short = sorted(long, key=lambda e: e.problem.sizes["T"])[:1]
+    if not short:
         return None
-    of = max(
-        telling, key=lambda e: (sum(ratio > 1 for ratio in e.ratio.values()), e.problem.x.size)
-    )
+    of = max(short, key=lambda e: (sum(ratio > 1 for ratio in e.ratio.values()), e.problem.x.size))
     problem = of.problem
     every = (*problem.cell.fields, "x", "h0", "h")
     names = [k for k in every if k in of.returned]

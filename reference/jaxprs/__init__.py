@@ -41,6 +41,7 @@ from reference.jaxprs.places import (
     line,
     origin,
     source,
+    without_shape,
 )
 from reference.jaxprs.programs import (
     Branches,
@@ -101,5 +102,6 @@ __all__ = [
     "traced",
     "unrolled",
     "with_itself",
+    "without_shape",
     "words",
 ]

@@ -16,6 +16,11 @@ def origin(equation: Any) -> Any:
     return equation.source_info.traceback, name(equation), shapes
 
 
+def without_shape(origin: Any) -> Any:
+    """Return an origin that is the same whatever the shapes of the results are."""
+    return origin[:2]
+
+
 def line(equation: Any) -> str:
     """Return where in the user's code an equation comes from: file:line:column (function)."""
     return summarize(equation.source_info)

@@ -6,8 +6,10 @@ To add a kind, write a function that yields its breaks at a site, and put it in 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from reference.breaks.changes import Later
+from reference.breaks.kinds.constants import constants
 from reference.breaks.kinds.forms import cuts, orders, sums, transposes
-from reference.breaks.kinds.leaves import of_beginnings, of_leaves
+from reference.breaks.kinds.leaves import of_beginnings, of_first_steps, of_leaves
 from reference.breaks.kinds.loops import of_loops, of_values
 from reference.breaks.kinds.parts import parts
 from reference.breaks.kinds.paths import factors, left_out, paths, steps
@@ -36,12 +38,26 @@ def breaks(tape: Tape, wanted: int) -> Iterator[Break]:
     for kind in KINDS:
         for site in chosen:
             yield from kind(site)
+            yield from _but_first(kind, site)
         for together in called:
             yield from _at_all(kind, together)
     yield from of_leaves(tape, wanted)
     yield from of_beginnings(tape, wanted)
+    yield from of_first_steps(tape, wanted)
     yield from of_values(tape, wanted)
+    yield from constants(tape, wanted)
     yield from of_loops(tape, wanted)
+
+
+def _but_first(kind: Kind, site: Site) -> Iterator[Break]:
+    """Yield breaks that are made at all steps but the first, of what each hands to the next.
+
+    At the first step it comes from what the loop begins with, which often has a line of its own.
+    """
+    if kind not in (steps, factors) and site.operand in site.tape.taken.get(site.key, ()):
+        for broken in kind(site):
+            edits = tuple(e._replace(change=Later(e.change)) for e in broken.edits)
+            yield broken._replace(edits=edits, says=f"at all steps but the first, {broken.says}")
 
 
 def _called(tape: Tape, every: list[Site], wanted: int) -> Iterator[list[Site]]:

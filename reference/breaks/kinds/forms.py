@@ -21,6 +21,11 @@ def transposes(site: Site) -> Iterator[Break]:
                 "in the gradient with respect to {operand}, the factor {other} is transposed",
                 Other(swapped),
             )
+        elif site.other.ndim == 2 and min(site.other.shape) > 1:
+            yield site.change(
+                f"in {WITH}, the factor {{other}} is reshaped where it should be transposed",
+                Other(lambda v: v.reshape(v.shape[::-1]).T),
+            )
         if site.y.ndim == 2 and len({*site.y.shape}) == 1:
             says = "in the gradient with respect to {operand}, what arrives is transposed"
             yield site.change(says, Arrived(transposed))
@@ -39,7 +44,7 @@ def transposes(site: Site) -> Iterator[Break]:
 
 def _square(site: Site) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return how to transpose the other factor, if its matrices are square."""
-    axes = jaxprs.axes_of_product(site.nodes[0].equation)
+    axes = jaxprs.axes_of_product(site.nodes[-1].equation)
     theirs, out = axes[1 - site.operand], axes[2]
     batch = [a for a in theirs if a in axes[site.operand] and a in out]
     two = [i for i, a in enumerate(theirs) if a not in batch]
@@ -51,7 +56,7 @@ def _square(site: Site) -> Callable[[np.ndarray], np.ndarray] | None:
 def cuts(site: Site) -> Iterator[Break]:
     """Yield parts of joined arrays that are cut at another place."""
     if site.name == "concatenate":
-        axis = jaxprs.axis(site.nodes[0].equation)
+        axis = jaxprs.axis(site.nodes[-1].equation)
         whole, own = site.y.shape[axis], site.x.shape[axis]
         for word, start in (("front", 0), ("end", whole - own)):
             says = f"the gradient with respect to {{operand}} is cut from the {word} of the whole"
@@ -100,11 +105,11 @@ def _summed(site: Site) -> list[int]:
     """Return the axes of the result over which the rule of an operand sums."""
     shape = site.y.shape
     if site.name == "dot_general":
-        axes = jaxprs.axes_of_product(site.nodes[0].equation)
+        axes = jaxprs.axes_of_product(site.nodes[-1].equation)
         mine, out = axes[site.operand], axes[2]
         return [i for i, a in enumerate(out) if a not in mine and shape[i] > 1]
     if site.name == "broadcast_in_dim":
-        dims = jaxprs.broadcast_dimensions(site.nodes[0].equation)
+        dims = jaxprs.broadcast_dimensions(site.nodes[-1].equation)
         kept = [a for a, n in zip(dims, site.x.shape, strict=True) if n > 1]
         return [a for a in range(len(shape)) if a not in kept and shape[a] > 1]
     if site.name in ("add", "sub", "mul", "div", "tile") and site.x.ndim == len(shape):

@@ -12,7 +12,8 @@ from reference.breaks.changes import Arrived, Sent, Sloped
 from reference.breaks.kinds.forms import permuted
 from reference.breaks.kinds.site import Break, Site
 from reference.breaks.kinds.slopes import OTHER_SLOPES
-from reference.breaks.reverse import ARRIVED, SLOPES, At, Edit
+from reference.breaks.reverse import ARRIVED, At, Edit
+from reference.breaks.rules import SLOPES
 from reference.breaks.tape import Node, Tape
 
 MOST_PARTS = 4

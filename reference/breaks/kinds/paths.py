@@ -7,7 +7,8 @@ import numpy as np
 
 from reference.breaks.changes import Scaled, Unruled
 from reference.breaks.kinds.site import Break, Site, carries, reach, sites
-from reference.breaks.reverse import ARRIVED, SLOPES, Edit, Leaf
+from reference.breaks.reverse import ARRIVED, Edit, Leaf
+from reference.breaks.rules import SLOPES
 from reference.breaks.tape import Tape
 
 
@@ -80,8 +81,14 @@ def scaled_paths(tape: Tape, wanted: int, factors: Sequence[float] | None = None
     carried = [tuple(uses) for key, uses in tape.carried.items() if carries(tape, key, wanted)]
     found += [*carried, tuple(use for uses in carried for use in uses)] if carried else []
     found += [((Leaf(i), ARRIVED),) for i in range(tape.program.number) if wanted == 1 << i]
-    says = "the gradient with respect to {{operand}} is multiplied by {:.6g}"
+    says = "the gradient with respect to {operand} is multiplied by "
     return [
-        Break(tuple(Edit(*use, Scaled(c)) for use in uses), says.format(c))
+        Break(tuple(Edit(*use, Scaled(c)) for use in uses), says + in_digits(c))
         for uses, c in zip(found, [0.0] * len(found) if factors is None else factors, strict=True)
     ]
+
+
+def in_digits(factor: float) -> str:
+    """Return a factor with as many digits as tell it from 1."""
+    off = factor - 1
+    return f"{factor:.6g}" if abs(off) > 1e-4 else f"1 {'-' if off < 0 else '+'} {abs(off):.3g}"

@@ -16,7 +16,10 @@ class Break(NamedTuple):
     after that many.
 
     In those stand {operand}, {other} and {expression}, of the first of the edits, and {value}, the
-    source of the operation or argument that stands for another.
+    source of the operation or argument that stands for another. ``near`` are operations of which
+    the lines are told, too. The numbers of a ``free`` break are solved for. ``moved``
+    makes other arguments, with which everything is computed, of those that were given, ``instead``
+    other operands, of a tape.
     """
 
     edits: tuple[Edit, ...]
@@ -24,6 +27,16 @@ class Break(NamedTuple):
     value: Any = None
     window: int | None = None
     about: Any = None
+    free: Any = None
+    moved: Any = None
+    instead: Any = None
+    near: tuple[Any, ...] = ()
+
+    @property
+    def alone(self) -> bool:
+        """Whether it needs a reverse pass of its own."""
+        ways = self.window, self.moved, self.instead
+        return any(way is not None for way in ways)
 
     @property
     def key(self) -> Any:
@@ -47,20 +60,20 @@ class Site(NamedTuple):
 
     @property
     def x(self) -> np.ndarray:
-        """The operand's value, at the first step."""
-        value: np.ndarray = self.tape.values[self.nodes[0].ins[self.operand]]
+        """The operand's value, at the last step."""
+        value: np.ndarray = self.tape.values[self.nodes[-1].ins[self.operand]]
         return value
 
     @property
     def y(self) -> np.ndarray:
-        """The result's value, at the first step."""
-        value: np.ndarray = self.tape.values[self.nodes[0].out]
+        """The result's value, at the last step."""
+        value: np.ndarray = self.tape.values[self.nodes[-1].out]
         return value
 
     @property
     def other(self) -> np.ndarray:
-        """The value of the other factor, at the first step."""
-        value: np.ndarray = self.tape.values[self.nodes[0].ins[1 - self.operand]]
+        """The value of the other factor, at the last step."""
+        value: np.ndarray = self.tape.values[self.nodes[-1].ins[1 - self.operand]]
         return value
 
     def change(self, says: str, change: Any, value: Any = None) -> Break:
@@ -74,7 +87,7 @@ def sites(tape: Tape) -> Iterator[Site]:
     for i, argument in enumerate(tape.arguments):
         alike.setdefault(tape.values[argument].shape, []).append(i)
     for key, nodes in tape.places.items():
-        value = tape.values[nodes[0].out]
+        value = tape.values[nodes[-1].out]
         if np.issubdtype(value.dtype, np.floating):
             alike.setdefault(value.shape, []).append(key)
     for key, nodes in tape.places.items():

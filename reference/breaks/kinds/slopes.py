@@ -7,7 +7,8 @@ import numpy as np
 
 from reference.breaks.changes import Scaled, Sloped, Softmax, Times, Unsloped
 from reference.breaks.kinds.site import Break, Site
-from reference.breaks.reverse import ARRIVED, SLOPES, Edit
+from reference.breaks.reverse import ARRIVED, Edit
+from reference.breaks.rules import SLOPES
 
 MOST_SUMS = 4  # between an operation and the function that is applied to its result
 
@@ -77,7 +78,7 @@ def _after(site: Site) -> Iterator[Any]:
 
 def softmax(site: Site) -> Iterator[Break]:
     """Yield other derivatives of a softmax, such as if each entry were a function of its own."""
-    made = site.tape.made.get(site.nodes[0].ins[0])
+    made = site.tape.made.get(site.nodes[-1].ins[0])
     if site.name != "div" or site.operand or made is None or made.name != "exp":
         return
     if site.other.ndim != site.y.ndim:

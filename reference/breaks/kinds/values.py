@@ -7,7 +7,8 @@ import numpy as np
 
 from reference.breaks.changes import Begun, Other, Own, Residual, Valued
 from reference.breaks.kinds.site import Break, Site
-from reference.breaks.reverse import SLOPES, Edit
+from reference.breaks.reverse import Edit
+from reference.breaks.rules import SLOPES
 
 MOST_VALUES = 60  # that may stand for the right one: more of the same shape are not tried
 
@@ -15,10 +16,10 @@ MOST_VALUES = 60  # that may stand for the right one: more of the same shape are
 def elsewhere(site: Site) -> Iterator[Break]:
     """Yield values that stand for the right one: the other factor, or where a slope is taken."""
     if site.name in ("mul", "dot_general") or (site.name == "div" and site.operand == 0):
-        right, of_right = site.other, site.nodes[0].ins[1 - site.operand]
+        right, of_right = site.other, site.nodes[-1].ins[1 - site.operand]
         says = "in the gradient with respect to {operand}, {value} stands for {other}"
     elif site.name in SLOPED:
-        right, of_right = site.y, site.nodes[0].ins[0]
+        right, of_right = site.y, site.nodes[-1].ins[0]
         says = "the derivative of {expression} is taken at {value}"
     else:
         return
@@ -41,6 +42,15 @@ def _values(site: Site, shape: tuple[int, ...], right: int) -> Iterator[tuple[Va
     if made is not None and len(candidates) > MOST_VALUES:  # those that the loop carries come first
         first = [made.key, *tape.carried]
         candidates = sorted(candidates, key=lambda of: of not in first)
+    if loop and made is not None and len(tape.places[made.key]) > 1:
+        for later in (-2, 2):
+            yield Valued(made.key, later), f" of {later:+} steps", made.key
+        for later in (-2, -1, 1, 2):
+            clamped = f" of {later:+} steps, or of the nearest step there is,"
+            yield Valued(made.key, later, clamped=True), clamped, made.key
+        many = len(tape.places[made.key])
+        yield Valued(made.key, many, clamped=True), " of the last step, at every step,", made.key
+        yield Valued(made.key, -many, clamped=True), " of the first step, at every step,", made.key
     for of in candidates[:MOST_VALUES]:
         count = 1 if isinstance(of, int) else len(tape.places[of])
         if not loop and count > 1:  # what a loop leaves behind
@@ -51,6 +61,9 @@ def _values(site: Site, shape: tuple[int, ...], right: int) -> Iterator[tuple[Va
             continue
         yield Valued(of, -1), " of the step before", of
         yield Valued(of, 1), " of the step after", of
+        if tape.initial.get(of) is None:
+            yield Valued(of, -1, kept=True), " of the step before, but at the first step,", of
+            yield Valued(of, 1, kept=True), " of the step after, but at the last step,", of
         yield Valued(of, mirrored=True), ", the steps in reverse order,", of
         wrapped = " of the step before, that of the last step before the first,"
         yield Valued(of, -1, wraps=True), wrapped, of
@@ -62,7 +75,7 @@ def residuals(site: Site) -> Iterator[Break]:
     if site.name not in ("integer_pow", "square"):
         return
     tape = site.tape
-    made = tape.made.get(site.nodes[0].ins[0])
+    made = tape.made.get(site.nodes[-1].ins[0])
     if made is None or made.name != "sub":
         return
     for k in (0, 1):
@@ -104,10 +117,16 @@ def moved(site: Site) -> Iterator[Break]:
             Other(lambda v: np.roll(v, -1, 0)),
         )
         yield site.change(f"{says}in reverse order", Other(lambda v: v[::-1]))
+        yield site.change(f"{says}all those of the last entry", Other(_all_of(-1)))
+        yield site.change(f"{says}all those of the first entry", Other(_all_of(0)))
         for number in site.alike.get(shape[1:], ()):
             if isinstance(number, int):
                 before = f"{says}those of the entry before, with {{value}} before the first"
                 yield site.change(before, Begun(number), number)
+
+
+def _all_of(entry: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda value: np.broadcast_to(value[entry], value.shape)
 
 
 def _shifted_by(n: int) -> Callable[[np.ndarray], np.ndarray]:
