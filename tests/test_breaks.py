@@ -436,6 +436,24 @@ def test_a_loss_of_too_many_operations_is_not_searched(monkeypatch):
     assert report.verdict == "FAILED"
 
 
+def test_a_search_that_would_take_too_long_is_given_up(monkeypatch):
+    _, args = LOSSES["gru"]
+    monkeypatch.setattr("reference.breaks.case.MOST_WORK", 200_000)
+    right = partial(gru_by_hand, None)
+    report = reference.check_gradient(gru, partial(gru_by_hand, "slope at h"), *args)
+    assert "is taken at" in report.diagnosis.names[0]  # it is found early
+
+    def noisy(*args):
+        return jax.tree.map(
+            lambda g: g + 0.1 * np.cos(np.arange(g.size)).reshape(g.shape), right(*args)
+        )
+
+    report = reference.check_gradient(gru, noisy, *args)
+    assert report.diagnosis.explanations == []
+    assert "given up after" in report.diagnosis.note
+    assert "such as one of fewer steps" in str(report)
+
+
 def test_a_diagnosis_without_explanations_says_how_many_were_tried():
     assert LeafDiagnosis(("a", "b"), tried=7).lines() == ["a b: none of 7 mistakes explains this"]
 

@@ -14,6 +14,7 @@ from reference.breaks.tape import Program, Tape
 ROUNDING = 256.0  # units of roundoff of the largest entry, allowed beside the tolerance
 ENTRIES = 2_000_000  # of all gradients of the breaks that are tried at once
 AT_ONCE = 512  # breaks
+MOST_WORK = 30_000_000  # operations, of all breaks: half a minute, or less
 
 Measure = Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]
 
@@ -34,6 +35,23 @@ class Explanation(NamedTuple):
         return len(self.breaks), len({b.says for b in self.breaks})
 
 
+class TooLongError(Exception):
+    """A search would take too long."""
+
+
+class Work:
+    """How many operations have been carried out, in all versions."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def add(self, versions: int, tape: Tape) -> None:
+        """Count what is to be done; raise TooLongError if it is too much."""
+        self.done += versions * len(tape.nodes)
+        if self.done > MOST_WORK:
+            raise TooLongError
+
+
 class Case(NamedTuple):
     """A gradient that was returned at some arguments, and what it is compared with."""
 
@@ -42,6 +60,7 @@ class Case(NamedTuple):
     right: list[np.ndarray]
     tolerance: list[np.ndarray]
     wrong: np.ndarray  # for each leaf
+    work: Work
 
     @classmethod
     def at(
@@ -64,7 +83,7 @@ class Case(NamedTuple):
         right_leaves = [
             _within(1, r[None], *z)[0] for r, *z in zip(returned, truth, tolerance, strict=True)
         ]
-        return cls(tape, returned, right, tolerance, ~np.array(right_leaves))
+        return cls(tape, returned, right, tolerance, ~np.array(right_leaves), Work())
 
     @property
     def wanted(self) -> int:
@@ -81,11 +100,13 @@ class Case(NamedTuple):
         return self._leaves([e.edits for e in some])
 
     def _leaves(self, versions: Sequence[Any], **options: Any) -> list[np.ndarray]:
+        self.work.add(len(versions), self.tape)
         rows = reverse(self.tape, versions, **options)[: len(self.returned)]
         return [np.broadcast_to(r, (len(versions), *r.shape[1:])) for r in rows]
 
     def _alone(self, broken: Break) -> list[np.ndarray]:
         """Return the gradient that a break makes that cannot be tried beside others."""
+        self.work.add(AT_ONCE, self.tape)  # nearly as much as for many
         if broken.moved is not None:
             moved = broken.moved([self.tape.values[a] for a in self.tape.arguments])
             other = Tape(self.tape.program, moved)

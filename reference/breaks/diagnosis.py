@@ -12,6 +12,10 @@ from reference.breaks.tape import Loss, UnsearchableError
 from reference.breaks.words import Mistake, mistake
 from reference.user_code import in_words
 
+LEFT = (
+    "the search was given up after {} mistakes, the others would take too long: give a shorter "
+    "problem, such as one of fewer steps"
+)
 SHOWN = 4  # explanations that cannot be told apart
 
 
@@ -44,7 +48,8 @@ class LeafDiagnosis:
         for mistakes in explanations:
             said = tuple((m.says, m.file, m.line) for m in mistakes)
             distinct.setdefault(said, mistakes)
-        return cls(wrong, [*distinct.values()], found.tried)
+        note = "" if found.to_end else LEFT.format(found.tried)
+        return cls(wrong, [*distinct.values()], found.tried, note)
 
     @property
     def mistakes(self) -> list[Mistake]:

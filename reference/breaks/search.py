@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reference.breaks.case import Case, Explanation, Measure
+from reference.breaks.case import Case, Explanation, Measure, TooLongError
 from reference.breaks.factors import factors
 from reference.breaks.kinds import breaks
 from reference.breaks.kinds.constants import other_losses
@@ -31,12 +31,13 @@ Way = Callable[[Case], Iterator[tuple[list[Explanation], int]]]
 class Found(NamedTuple):
     """What explains a gradient: explanations that cannot be told apart, the simplest first.
 
-    ``tried`` is how many were looked at.
+    ``tried`` is how many were looked at, and ``to_end`` whether these were all.
     """
 
     explanations: list[Explanation]
     tape: Tape
     tried: int
+    to_end: bool = True
 
 
 def search(
@@ -80,17 +81,27 @@ def search(
         case = Case.at(program, values, returned, measure, u)
         if case is None or not case.wrong.any():
             return None
-        others: list[Case] | None = None
-        tried = 0
+        return _first_found(
+            case, lambda: _others(program, values, gradient, measure, u, dtype, rng)
+        )
+
+
+def _first_found(case: Case, at_others: Callable[[], Iterator[Case]]) -> Found:
+    """Return what explains a case, and does so at other arguments."""
+    others: list[Case] | None = None
+    tried = 0
+    try:
         for found, more in chain.from_iterable(way(case) for way in WAYS):
             tried += more
             if found and others is None:
-                others = list(_others(program, values, gradient, measure, u, dtype, rng))
+                others = list(at_others())
             for other in others or ():
                 found = other.those_that_explain(found)
             if found:
-                break
-    return Found(found, case.tape, tried)
+                return Found(found, case.tape, tried)
+    except TooLongError:
+        return Found([], case.tape, tried, to_end=False)
+    return Found([], case.tape, tried)
 
 
 def _others(
