@@ -191,7 +191,9 @@ def _instead(tape: Tape, wanted: int) -> Iterator[Free]:
     for key in sorted(last, key=lambda key: -last[key]):
         nodes = tape.places[key]
         shape = (len(nodes), *np.shape(tape.values[nodes[-1].out]))
-        if len(nodes[0].outs) > 1 or prod(shape) > MOST_UNKNOWN or _entry_by_entry(tape, key):
+        if len(nodes[0].outs) > 1 or not 0 < prod(shape) <= MOST_UNKNOWN:
+            continue
+        if _entry_by_entry(tape, key):
             continue
         if nodes[-1].out == tape.result or reach_of(tape, key) & wanted != wanted:
             continue
