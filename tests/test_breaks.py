@@ -377,6 +377,17 @@ def test_what_is_wrong_by_noise_gets_no_name(name, seed):
     assert found(loss, leaves, gradient).explanations == []
 
 
+@pytest.mark.parametrize("name", ["step of an LSTM", "bags of words", "largest of each block"])
+def test_what_is_wrong_by_noise_in_all_arguments_gets_no_name(name):
+    loss, leaves = of_example(name)
+    right = by_versions(loss, leaves, [])
+
+    def gradient(values):
+        return [g + 0.1 * np.cos(7.0 * np.arange(g.size)).reshape(g.shape) for g in right(values)]
+
+    assert found(loss, leaves, gradient).explanations == []
+
+
 def test_a_name_must_hold_at_other_arguments_too():
     loss, leaves = of_first(*LOSSES["gru"])
     program = Program.of(loss, leaves, len(leaves))

@@ -22,7 +22,7 @@ def factors(case: Case, leaves: np.ndarray) -> list[Explanation]:
     wanted = bits(leaves)
     returned, right = (flat([a[i][None] for i in chosen]) for a in (case.returned, case.right))
     numbers = np.zeros(len(scaled_paths(case.tape, wanted)))
-    if len(numbers) * returned.size > MOST_ENTRIES:
+    if not 0 < len(numbers) * returned.size <= MOST_ENTRIES:
         return []
     before, at_before = np.ones(len(numbers)), right
     for _ in range(ROUNDS):

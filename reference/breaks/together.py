@@ -81,6 +81,8 @@ def _near_pairs(case: Case) -> list[Explanation]:
     random directions.
     """
     every = [Explanation((b,)) for b in breaks(case.tape, 0)]
+    if not every:
+        return []
     largest = [np.full(r.size, max(np.abs(r).max(initial=0), 1e-300)) for r in case.right]
     size = np.concatenate(largest)[:, None]
     directions = np.random.default_rng(0).standard_normal((len(size), DIRECTIONS)) / size
