@@ -42,6 +42,7 @@ SAID = {
         "mask the wrong way round": "`m` is the wrong way round",
         "no mask on the error": "that of a loss in which `m` is one everywhere",
     },
+    "leaky": {"detached every two steps": "by a number of its own at each: 1, 1, 0, 1, 0, 1"},
     "elman": {"first step left out": "the first step is left out"},
     "bidirectional": {"W not transposed, ahead": "at all steps but the first, in the gradient"},
 }

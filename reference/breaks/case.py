@@ -107,14 +107,8 @@ class Case(NamedTuple):
     def _alone(self, broken: Break) -> list[np.ndarray]:
         """Return the gradient that a break makes that cannot be tried beside others."""
         self.work.add(AT_ONCE, self.tape)  # nearly as much as for many
-        if broken.moved is not None:
-            moved = broken.moved([self.tape.values[a] for a in self.tape.arguments])
-            other = Tape(self.tape.program, moved)
-            return reverse(other, [broken.edits])[: len(self.returned)]
-        if broken.instead is not None:
-            values = [self.tape.values[a] for a in self.tape.arguments]
-            other = Tape(self.tape.program, values, broken.instead(self.tape))
-            return reverse(other)[: len(self.returned)]
+        if broken.other_tape is not None:
+            return reverse(broken.other_tape(self.tape), [broken.edits])[: len(self.returned)]
         steps = self.tape.steps + 1
         start = (np.arange(steps) == 0).astype(float)
         rows = self._leaves([broken.edits] * steps, start=start)

@@ -7,7 +7,7 @@ to one operand. Where no version differs yet, the first axis has the size 1.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,6 +56,15 @@ class At(NamedTuple):
     def result(self) -> Any:
         """The value of the result."""
         return self.tape.values[self.node.out]
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether shapes are those of the last step; a change may not fit where they are not."""
+        last = self.tape.places[self.node.key][-1]
+        return self.node is last or all(
+            np.shape(self.tape.values[i]) == np.shape(self.tape.values[j])
+            for i, j in zip((*self.node.ins, self.node.out), (*last.ins, last.out), strict=True)
+        )
 
     def sent(self, g: np.ndarray, operands: list[Any], result: Any) -> np.ndarray:
         """Return what the rule sends if the values were these."""
@@ -152,17 +161,19 @@ def changed(changes: Sequence[Any], at: At, g: Any, d: np.ndarray) -> np.ndarray
     return found
 
 
-def _of_kind(kind: Any, changes: list[Any], at: At, g: Any, d: np.ndarray) -> np.ndarray:
+def _of_kind(kind: Any, changes: list[Any], at: Any, g: Any, d: np.ndarray) -> np.ndarray:
     together = hasattr(kind, "apply_all")
-    with suppress(ValueError):  # shapes may differ at the first step: then it is one by one
-        if together:
-            return np.asarray(kind.apply_all(changes, at, g, d))
+    if together and (isinstance(at, list) or at.is_usual):
+        return np.asarray(kind.apply_all(changes, at, g, d))
     found = np.array(d)
     for row, change in enumerate(changes):
         arrived, own = _row(g, row), d[row : row + 1]
-        with suppress(ValueError):  # a change that does not fit here is none
-            made = kind.apply_all([change], at, arrived, own) if together else None
-            _put(found[row : row + 1], change.apply(at, arrived, own) if made is None else made)
+        with nullcontext() if at.is_usual else suppress(ValueError):
+            if together:
+                made = kind.apply_all([change], at, arrived, own)
+            else:
+                made = change.apply(at, arrived, own)
+            _put(found[row : row + 1], made)
     return found
 
 

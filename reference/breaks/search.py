@@ -147,7 +147,7 @@ def _singly(case: Case) -> Iterator[tuple[list[Explanation], int]]:
 def _wholly(case: Case) -> Iterator[tuple[list[Explanation], int]]:
     """Yield what was done to the whole gradient, or where else it is right."""
     of = case.tape, case.wanted
-    for kind in (clipped(case.returned, case.wrong), elsewhere(*of), other_losses(*of)):
+    for kind in (clipped(case.returned, case.wrong), elsewhere(case.tape), other_losses(*of)):
         some = [Explanation((b,)) for b in kind]
         yield case.those_that_explain(some), len(some)
 

@@ -42,7 +42,7 @@ def other_losses(tape: Tape, wanted: int) -> Iterator[Break]:
             (key, j), value = places[0], _made(tape, places[0])
             edits = (Edit(key, j, Kept()),)
             says = f"the gradient is that of a loss in which {{value}} is {says}"
-            yield Break(edits, says, value, instead=_swapped(places, other))
+            yield Break(edits, says, value, other_tape=_swapped(places, other))
 
 
 def _lines(tape: Tape, wanted: int) -> Iterator[list[Place]]:
@@ -95,14 +95,14 @@ def _shifted(by: int, *, wraps: bool) -> Other:
     return shifted
 
 
-def _swapped(places: list[Place], other: Other) -> Callable[[Tape], dict[tuple[int, int], Any]]:
-    def swapped(tape: Tape) -> dict[tuple[int, int], Any]:
+def _swapped(places: list[Place], other: Other) -> Callable[[Tape], Tape]:
+    def swapped(tape: Tape) -> Tape:
         found = {}
         for number, node in enumerate(tape.nodes):
             for key, j in places:
                 if node.key == key:
                     of = [tape.values[n.ins[j]] for n in tape.places[key]]
                     found[number, j] = other(of, node.step)
-        return found
+        return Tape(tape.program, [tape.values[a] for a in tape.arguments], found)
 
     return swapped

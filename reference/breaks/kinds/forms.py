@@ -22,10 +22,9 @@ def transposes(site: Site) -> Iterator[Break]:
                 Other(swapped),
             )
         elif site.other.ndim == 2 and min(site.other.shape) > 1:
-            yield site.change(
-                f"in {WITH}, the factor {{other}} is reshaped where it should be transposed",
-                Other(lambda v: v.reshape(v.shape[::-1]).T),
-            )
+            says = f"in {WITH}, the factor {{other}} is reshaped where it should be transposed"
+            yield site.change(says, Other(lambda v: v.reshape(v.shape[::-1]).T))
+            yield site.change(says, Other(lambda v: v.T.reshape(v.shape)))
         if site.y.ndim == 2 and len({*site.y.shape}) == 1:
             says = "in the gradient with respect to {operand}, what arrives is transposed"
             yield site.change(says, Arrived(transposed))

@@ -197,7 +197,7 @@ def _instead(tape: Tape, wanted: int) -> Iterator[Free]:
             continue
         if nodes[-1].out == tape.result or reach_of(tape, key) & wanted != wanted:
             continue
-        users = tuple(_users(tape, key))
+        users = tuple(_used_by(tape, key))
         says = f"what arrives at {{expression}} is {FROM_HERE}"
         yield Free(((key, ARRIVED),), shape, says, instead=True, near=users)
         if key in tape.carried and np.shape(tape.values[tape.initial[key]]) == shape[1:]:
@@ -224,9 +224,9 @@ def _entry_by_entry(tape: Tape, key: Any) -> bool:
 ENTRY_BY_ENTRY = frozenset({*SLOPES, "add", "sub", "mul", "div", "integer_pow", "reshape", "copy"})
 
 
-def _users(tape: Tape, key: Any) -> Iterator[Any]:
+def _used_by(tape: Tape, key: Any) -> Iterator[Any]:
     """Yield what uses a result, and what uses that if it is a function of it entry by entry."""
     for user in dict.fromkeys(u.key for node in tape.places[key] for u, _ in tape.uses[node.out]):
         yield user
         if _entry_by_entry(tape, user):
-            yield from _users(tape, user)
+            yield from _used_by(tape, user)

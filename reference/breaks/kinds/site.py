@@ -17,9 +17,8 @@ class Break(NamedTuple):
 
     In those stand {operand}, {other} and {expression}, of the first of the edits, and {value}, the
     source of the operation or argument that stands for another. ``near`` are operations of which
-    the lines are told, too. The numbers of a ``free`` break are solved for. ``moved``
-    makes other arguments, with which everything is computed, of those that were given, ``instead``
-    other operands, of a tape.
+    the lines are told, too. The numbers of a ``free`` break are solved for. ``other_tape`` makes
+    of a tape the one with which everything is computed instead.
     """
 
     edits: tuple[Edit, ...]
@@ -28,15 +27,13 @@ class Break(NamedTuple):
     window: int | None = None
     about: Any = None
     free: Any = None
-    moved: Any = None
-    instead: Any = None
+    other_tape: Any = None
     near: tuple[Any, ...] = ()
 
     @property
     def alone(self) -> bool:
         """Whether it needs a reverse pass of its own."""
-        ways = self.window, self.moved, self.instead
-        return any(way is not None for way in ways)
+        return self.window is not None or self.other_tape is not None
 
     @property
     def key(self) -> Any:

@@ -36,7 +36,7 @@ def _short(number: float) -> float:
     return short if abs(short - number) <= SAME * number else number
 
 
-def elsewhere(tape: Tape, wanted: int) -> Iterator[Break]:
+def elsewhere(tape: Tape) -> Iterator[Break]:
     """Yield arguments in whose place others stand, in all that is computed."""
     for number, i in enumerate(tape.arguments):
         if not tape.uses[i]:
@@ -44,7 +44,7 @@ def elsewhere(tape: Tape, wanted: int) -> Iterator[Break]:
         for says, form, change in _forms(tape, number):
             edits = (Edit(Leaf(number), ARRIVED, change),)
             says = f"the gradient is that with {says} for {{value}}"
-            yield Break(edits, says, number, moved=_with(number, form))
+            yield Break(edits, says, number, other_tape=_with(number, form))
 
 
 def _forms(
@@ -77,8 +77,10 @@ def _ordered(number: int, order: list[int], values: Values) -> np.ndarray:
     return values[number][order]
 
 
-def _with(number: int, form: Callable[[Values], np.ndarray]) -> Callable[[Values], Values]:
-    def moved(values: Values) -> Values:
-        return [form(values) if i == number else v for i, v in enumerate(values)]
+def _with(number: int, form: Callable[[Values], np.ndarray]) -> Callable[[Tape], Tape]:
+    def other(tape: Tape) -> Tape:
+        values = [tape.values[a] for a in tape.arguments]
+        values[number] = form(values)
+        return Tape(tape.program, values)
 
-    return moved
+    return other
