@@ -470,6 +470,8 @@ def test_no_jax_setting_changes():
             ValueError,
             "third_voice is 'mine'; expected 'complex step' or 'finite differences'",
         ),
+        ({"kwargs": [1]}, TypeError, "kwargs is [1]; expected a mapping of names to values"),
+        ({"kwargs": {1: 2}}, TypeError, "kwargs is {1: 2}; expected a mapping of names"),
         ({"args": ()}, ValueError, "args[0] holds no floating numbers; expected some"),
         ({"args": (np.arange(3), X)}, ValueError, "args[0] holds no floating numbers"),
         ({"args": (X + 0j,)}, TypeError, "args[0] is complex128; expected float32 or float64"),

@@ -211,6 +211,20 @@ def test_clipping_has_a_name_at_any_bound(bound):
     assert f"clipped to the norm {bound:g}" in shortened.breaks[0].says
 
 
+@pytest.mark.parametrize("value", [1e-9, -1e-9])
+def test_the_same_number_everywhere_is_not_taken_for_clipping(value):
+    def loss(values):
+        return 1e3 * jnp.sum(jnp.exp(values[0]) * np.sign(value)) + jnp.exp(values[1]) * np.sign(
+            value
+        )
+
+    def gradient(values):
+        return [np.full(v.shape, value) for v in values]
+
+    leaves = [np.array([0.5, 0.2, 0.1]), np.array(0.3)]
+    assert found(loss, leaves, gradient).explanations == []
+
+
 def test_a_tape_with_another_operand_is_another_loss():
     rng = np.random.default_rng(0)
     x, m, n = (rng.standard_normal(4) for _ in range(3))

@@ -141,6 +141,8 @@ def check_gradient(
         known = " or ".join(map(repr, THIRD_VOICES))
         raise ValueError(f"third_voice is {third_voice!r}; expected {known}")
     if kwargs is not None:
+        if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+            raise TypeError(f"kwargs is {kwargs!r}; expected a mapping of names to values")
         loss_fn, grad_fn = partial(loss_fn, **kwargs), partial(grad_fn, **kwargs)
     given = read(args)
     if not given.of_first():

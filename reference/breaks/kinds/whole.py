@@ -17,17 +17,22 @@ Values = list[np.ndarray]
 
 
 def clipped(returned: Values, wrong: np.ndarray) -> Iterator[Break]:
-    """Yield bounds to which gradients may have been clipped, by what was returned."""
+    """Yield bounds to which gradients may have been clipped, by what was returned.
+
+    Some entry has to lie within the bound: numbers that are all as large may be anything.
+    """
     every, chosen = range(len(returned)), [int(i) for i in np.flatnonzero(wrong)]
     alone = [[i] for i in chosen] if len(chosen) > 1 else []
     for leaves in (every, chosen, *alone):
-        largest = _short(max(np.abs(returned[i]).max(initial=0) for i in leaves))
         what = "the gradient with respect to {value} is" if len(leaves) == 1 else "gradients are"
-        edits = tuple(Edit(Leaf(i), ARRIVED, Clipped(largest)) for i in leaves)
-        yield Break(edits, f"{what} clipped to {largest:.6g}", leaves[0])
-        norm = _short(float(np.sqrt(sum(np.sum(returned[i] ** 2) for i in leaves))))
-        edits = tuple(Edit(Leaf(i), ARRIVED, Clipped(norm, tuple(leaves))) for i in leaves)
-        yield Break(edits, f"{what} clipped to the norm {norm:.6g}", leaves[0])
+        sizes = np.abs(np.concatenate([returned[i].ravel() for i in leaves]))
+        largest, norm = _short(float(sizes.max(initial=0))), _short(float(np.linalg.norm(sizes)))
+        if ((sizes > 0) & (sizes < (1 - SAME) * largest)).any():
+            edits = tuple(Edit(Leaf(i), ARRIVED, Clipped(largest)) for i in leaves)
+            yield Break(edits, f"{what} clipped to {largest:.6g}", leaves[0])
+        if np.count_nonzero(sizes) > 1:
+            edits = tuple(Edit(Leaf(i), ARRIVED, Clipped(norm, tuple(leaves))) for i in leaves)
+            yield Break(edits, f"{what} clipped to the norm {norm:.6g}", leaves[0])
 
 
 def _short(number: float) -> float:
