@@ -146,9 +146,10 @@ def quantities(variables: Any, arguments: Any) -> Quantities:
     return Quantities(loss=loss, h=h, y=y, dh=dh, dx=dx, **d, **contributions, **jacobians)
 
 
-def _with_tolerances(jaxpr: Any, variables: Any, arguments: Any, xi: Any, u: Any) -> Any:
-    """Return (quantities, tolerances), both as Quantities."""
-    plain = quantities(variables, arguments)
+def _tolerances(
+    jaxpr: Any, variables: Any, arguments: Any, plain: Quantities, xi: Any, u: Any
+) -> Quantities:
+    """Return the tolerances of quantities, which are not computed again."""
     leaves = jax.tree.leaves((variables, arguments))
     runs = jax.vmap(lambda xi: Quantities(*evaluate(jaxpr, leaves, Noise(xi, u))))(xi)
 
@@ -164,14 +165,18 @@ def _with_tolerances(jaxpr: Any, variables: Any, arguments: Any, xi: Any, u: Any
         flushed = FLUSHED * n * np.finfo(np.float64).tiny
         return OF_DEVIATION * deviation + 2 * gamma(n, u) * rounding + flushed
 
-    return plain, Quantities(*(tolerance(name) for name in Quantities._fields))
+    return Quantities(*(tolerance(name) for name in Quantities._fields))
 
 
 @lru_cache(maxsize=8)
-def _compiled(shape: Shape) -> Any:
+def _programs(shape: Shape) -> tuple[Any, jaxprs.Tiered]:
+    """Return the quantities of padded problems, which XLA computes, and their tolerances."""
     problem = random_problem(**shape._asdict(), regime="linear", seed=0)
-    jaxpr, _ = jaxprs.traced(quantities, *padded(problem, shape))
-    return jax.jit(jax.vmap(partial(_with_tolerances, jaxpr), in_axes=(0, 0, None, None)))
+    one = padded(problem, shape)
+    values, stacked = jax.jit(jax.vmap(quantities)), stack([one], shape)
+    of_one = partial(_tolerances, jaxprs.traced(quantities, *one)[0])
+    of_many = jax.vmap(of_one, in_axes=(0, 0, 0, None, None))
+    return values, jaxprs.Tiered(of_many, *stacked, values(*stacked), deviates(), 0.0)
 
 
 def left_hand_sides(
@@ -183,8 +188,10 @@ def left_hand_sides(
             raise ValueError("equations are about one sequence and a squared error")
         stacked = stack([padded(p, shape) for p in group], shape)
         with float64_on_cpu():
-            both = _compiled(shape)(*stacked, deviates(), 2.0**-53)
-            values, tolerances = jax.tree.map(np.asarray, both)
+            of, within = _programs(shape)
+            values = of(*stacked)
+            tolerances = within(*stacked, values, deviates(), 2.0**-53)
+            values, tolerances = jax.tree.map(np.asarray, (values, tolerances))
         for i, problem in enumerate(group):
             cut = [
                 Quantities(*(_cut(k, a[i], problem) for k, a in q._asdict().items()))

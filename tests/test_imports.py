@@ -48,6 +48,7 @@ _PROVED = {*_GROUND, "network", "rounding", "arrays", "problems", "oracle"}
 _JUDGED = {*_PROVED, "mistakes", "findings", "report", "judging"}
 REFERENCE = {
     **{name: set() for name in _GROUND},
+    "jaxprs": {"devices"},
     "network": _GROUND,
     "adapting": {"names", "user_code"},
     "breaks": _GROUND,

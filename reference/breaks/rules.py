@@ -193,10 +193,11 @@ def jacobian_of(tape: Tape, node: Node, k: int) -> np.ndarray:
 
         compiled = tape.program.compiled.get((node.key, k))
         if compiled is None:
-            compiled = jax.jit(jax.jacrev(partial(_floating_results, node.equation, k)))
+            with float64_on_cpu():
+                slopes_of = jax.jacrev(partial(_floating_results, node.equation, k))
+                compiled = jaxprs.Tiered(slopes_of, operands[k], operands)
             tape.program.compiled[node.key, k] = compiled
-        with float64_on_cpu():
-            slopes = compiled(jnp.asarray(operands[k]), operands)
+        slopes = compiled(operands[k], operands)
         found = np.asarray(slopes).reshape(-1, operands[k].size)
         tape.derivatives[node.out, k] = found
     return found

@@ -10,12 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from reference import jaxprs
-from reference.breaks.forward import FORWARD
 from reference.devices import float64_on_cpu
 
 MOST = 40_000  # operations of a loss, beyond which a search would take too long
@@ -183,18 +180,15 @@ class Tape:
     def _operation(self, equation: Any, ins: list[int]) -> list[int]:
         if len(self.nodes) >= MOST:
             raise UnsearchableError(f"the loss has more than {MOST} operations, loops unrolled")
-        name = jaxprs.name(equation)
         for k in range(len(ins)):
             if (value := self._instead.get((len(self.nodes), k))) is not None:
                 ins[k] = self._new(value)
-        operands = [self.values[i] for i in ins]
-        if name in FORWARD:
-            results = [np.asarray(FORWARD[name](equation, *operands))]
-        else:
-            results = [_as_numpy(r) for r in jaxprs.computed(equation, operands)]
-        outs = tuple(map(self._new, results))
+        results = jaxprs.made(equation)(*(self.values[i] for i in ins))
+        outs = tuple(map(self._new, map(jaxprs.as_numpy, results)))
         key = tuple(map(jaxprs.origin, (*self._calls, equation)))
-        self.nodes.append(Node(name, equation, tuple(ins), outs, key, 0, self._calls))
+        self.nodes.append(
+            Node(jaxprs.name(equation), equation, tuple(ins), outs, key, 0, self._calls)
+        )
         return list(outs)
 
     def _number_steps(self) -> int:
@@ -246,8 +240,3 @@ class Tape:
                     carried[made.key].append((key, k))
                     initial[made.key] = nodes[0].ins[k]
         return carried, initial
-
-
-def _as_numpy(value: Any) -> Any:
-    """Return an array as NumPy's; keys of random numbers, of which NumPy knows nothing, as is."""
-    return value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)

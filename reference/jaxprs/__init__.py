@@ -9,6 +9,13 @@ an equation comes from.
 from reference.jaxprs.entries import (
     moved,
 )
+from reference.jaxprs.in_numpy import (
+    as_numpy,
+    made,
+)
+from reference.jaxprs.interpreter import (
+    Interpreter,
+)
 from reference.jaxprs.operations import (
     CALLS,
     CONVERSION,
@@ -58,6 +65,9 @@ from reference.jaxprs.programs import (
     traced,
     unrolled,
 )
+from reference.jaxprs.tiers import (
+    Tiered,
+)
 
 __all__ = [
     "CALLS",
@@ -72,9 +82,12 @@ __all__ = [
     "SUMS",
     "Branches",
     "Call",
+    "Interpreter",
     "Scan",
     "Source",
+    "Tiered",
     "While",
+    "as_numpy",
     "axes",
     "axes_of_product",
     "axis",
@@ -88,6 +101,7 @@ __all__ = [
     "helps_only",
     "inside",
     "line",
+    "made",
     "moved",
     "name",
     "ndim",

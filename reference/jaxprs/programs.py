@@ -133,7 +133,7 @@ def inside(equation: Any) -> Call | Branches | Scan | While | None:
 
 def _scan(equation: Any) -> Scan:
     params = equation.params
-    body = _plain(params["jaxpr"])
+    body = plain(params["jaxpr"])
     # What is scanned over, or stacked up, has one axis more outside of the body than within.
     sliced = [ndim(o) > ndim(i) for o, i in zip(equation.invars, body.invars, strict=True)]
     stacked = [ndim(o) > ndim(i) for o, i in zip(equation.outvars, body.outvars, strict=True)]
@@ -146,7 +146,7 @@ def equations(jaxpr: Any) -> Iterator[Any]:
     """Yield the equations of a jaxpr and those within them."""
     waiting = [jaxpr]
     while waiting:
-        for equation in _plain(waiting.pop()).eqns:
+        for equation in plain(waiting.pop()).eqns:
             yield equation
             params = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)
             waiting += filter(_is_jaxpr, params)
@@ -162,7 +162,7 @@ def numbers(jaxpr: Any) -> Iterator[tuple[Any, Any]]:
     >>> [(float(number), name(equation)) for number, equation in numbers(jaxpr)]
     [(0.30000001192092896, 'mul'), (1.0, 'add')]
     """
-    outside = dict(zip(_plain(jaxpr).constvars, getattr(jaxpr, "consts", ()), strict=False))
+    outside = dict(zip(plain(jaxpr).constvars, getattr(jaxpr, "consts", ()), strict=False))
     for equation in equations(jaxpr):
         for variable in equation.invars:
             if isinstance(variable, Literal):
@@ -188,7 +188,7 @@ def states(loop: Scan) -> set[Any]:
     >>> [len(states(inside(e))) for e in equations(jaxpr) if name(e) == "scan"]
     [1]
     """
-    body = _plain(loop.body)
+    body = plain(loop.body)
     made = {v for equation in body.eqns for v in equation.outvars}
     before = body.invars[loop.same : loop.same + loop.carried]
     found = []
@@ -225,7 +225,7 @@ def evaluate(
     >>> float(evaluate(jaxpr, [4.0], computed)[0])
     9.0
     """
-    body = _plain(jaxpr)
+    body = plain(jaxpr)
     values: dict[Any, Any] = dict(zip(body.constvars, getattr(jaxpr, "consts", ()), strict=True))
     values |= zip(body.invars, arguments, strict=True)
     places = {v: i for i, v in enumerate(body.outvars) if not isinstance(v, Literal)}
@@ -261,7 +261,7 @@ def opaque(name: str) -> Any:
     return primitive
 
 
-def _plain(jaxpr: Any) -> Any:
+def plain(jaxpr: Any) -> Any:
     """Return a jaxpr without its constants, which JAX before 0.12 keeps beside it."""
     return getattr(jaxpr, "jaxpr", jaxpr)
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from reference.devices import float64_on_cpu
+from reference.jaxprs import Tiered
 from reference.network import named_cell
 from reference.network.cell import Cell
 from reference.network.losses import LOSSES, AnyLoss, named_loss
@@ -106,13 +107,15 @@ def gradients(
 
 def loss_gradient(loss: Callable[[Any, Any], Any], y: Any, target: Any) -> np.ndarray:
     """Return the gradient of a loss in the outputs."""
-    with float64_on_cpu():
-        return np.asarray(_slope(loss)(y, target))
+    y, target = np.asarray(y), np.asarray(target)
+    slope = _slope(loss, *((a.shape, a.dtype) for a in (y, target)))
+    return np.asarray(slope(y, target))
 
 
-@lru_cache(maxsize=16)
-def _slope(loss: Callable[[Any, Any], Any]) -> Any:
-    return jax.jit(jax.grad(loss))
+@lru_cache(maxsize=64)
+def _slope(loss: Callable[[Any, Any], Any], *like: tuple[tuple[int, ...], Any]) -> Tiered:
+    """Return the gradient of a loss in the outputs, for arrays of these shapes and dtypes."""
+    return Tiered(jax.grad(loss), *(np.zeros(*outline) for outline in like))
 
 
 def autodiff(

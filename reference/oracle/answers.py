@@ -1,7 +1,7 @@
 """Autodiff's answer to many problems at once, each gradient with its tolerance.
 
 Problems are padded to one of a few shapes (``reference.oracle.padding``), and those of one padded
-shape are answered together, by programs that are compiled once (``reference.oracle.programs``).
+shape are answered together, by programs that are made once (``reference.oracle.programs``).
 
 The cross entropy of labels is a loss of its own to the compiled oracle, and all others are one:
 L(y) = sum w (y - target)^2 + sum g y. A squared error has g = 0, and weights w that tell padding
@@ -37,7 +37,7 @@ from reference.oracle.programs import (
     DIRECTIONS,
     compilation,
     compiled,
-    deviates_of_runs,
+    expected,
     loss_program,
     machine,
     outputs_program,
@@ -89,13 +89,16 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     started = None
     for groups in _read_ahead(problems):
         shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
-        for shape, kind in groups:
-            compilation(whole_program, shape, *kind.program, kind.labels)
-        for chunk in _calls(groups):
-            following = (*chunk, shapes, *_start(*chunk))
-            if started is not None:
-                yield _finish(*started)
-            started = following
+        calls = {key: _calls(group, *key) for key, group in groups.items()}
+        for (shape, kind), chunks in calls.items():
+            expected(len(chunks), whole_program, shape, *kind.program, kind.labels)
+        for (shape, kind), chunks in calls.items():
+            compiled(whole_program, shape, *kind.program, kind.labels).expect(len(chunks))
+            for chunk in chunks:
+                following = (*chunk, shapes, *_start(*chunk))
+                if started is not None:
+                    yield _finish(*started)
+                started = following
     if started is not None:
         yield _finish(*started)
 
@@ -107,7 +110,8 @@ Call = tuple[list[Problem], Shape, Kind]
 def chunks(problems: Iterable[Problem]) -> Iterator[Call]:
     """Yield problems of one padded shape and kind, as many as one call answers."""
     for groups in _read_ahead(problems):
-        yield from _calls(groups)
+        for key, group in groups.items():
+            yield from _calls(group, *key)
 
 
 def _read_ahead(problems: Iterable[Problem]) -> Iterator[Groups]:
@@ -120,12 +124,11 @@ def _read_ahead(problems: Iterable[Problem]) -> Iterator[Groups]:
         yield groups
 
 
-def _calls(groups: Groups) -> Iterator[Call]:
-    """Yield what one call answers."""
-    for (shape, kind), group in groups.items():
-        many = problems_a_call(shape)
-        for start in range(0, len(group), many):
-            yield group[start : start + many], shape, kind
+def _calls(group: list[Problem], shape: Shape, kind: Kind) -> list[Call]:
+    """Return a group in parts that one call answers."""
+    many = problems_a_call(shape)
+    starts = range(0, len(group), many)
+    return [(group[start : start + many], shape, kind) for start in starts]
 
 
 def _start(problems: list[Problem], shape: Shape, kind: Kind) -> Any:
@@ -142,7 +145,7 @@ def _start(problems: list[Problem], shape: Shape, kind: Kind) -> Any:
         sizes = sizes_of(problems, shape)
         solve = compiled(whole_program, shape, *kind.program, kind.labels)
         m = machine_of(kind)
-        return stacked, solve(*stacked, deviates_of_runs(), sizes, m)
+        return stacked, solve(*stacked, sizes, m)
 
 
 def _finish(

@@ -1,19 +1,21 @@
 """Problems of many shapes as arrays of a few: zeros are added, and cut off the answers.
 
-A new shape costs JAX seconds of compilation, a known one a fraction of a millisecond. A step, a
-sequence or an output whose error has weight zero sends nothing back; and in most cells a hidden
-unit without weights stays at zero, and an input of zero adds nothing. So every problem is padded to
-one of a few shapes. Whether zeros are exact for a cell is tried out; where they are not, units and
-inputs are as many as they are. Padded and unpadded answers are compared in the tests.
+A new shape has to be traced and compiled, which takes a second, and a known one a fraction of a
+millisecond. A step, a sequence or an output whose error has weight zero sends nothing back; and in
+most cells a hidden unit without weights stays at zero, and an input of zero adds nothing. So every
+problem is padded to one of a few shapes. Whether zeros are exact for a cell is tried out; where
+they are not, units and inputs are as many as they are. Padded and unpadded answers are compared in
+the tests.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from reference.devices import float64_on_cpu
+from reference.jaxprs import Tiered
 from reference.network import CELLS
 from reference.network.cell import Axis, Cell, resized
 from reference.network.sequence import Probes
@@ -75,9 +77,7 @@ def shape_of(problem: Problem) -> Shape:
     width = bucket(max(sizes["D"], sizes["H"], sizes["O"]), 8, 16)
     B = bucket(sizes["B"], 4, 8) if width == 8 else bucket(sizes["B"], 8)
     D, H = (width, width) if zeros_are_exact(problem.cell) else (sizes["D"], sizes["H"])
-    # Gated cells take longer to compile than short problems gain from a shape of their own.
-    short = (8,) if problem.cell is LABS else ()
-    return Shape(bucket(sizes["T"], *short, 40, 256), B, D, H, width)
+    return Shape(bucket(sizes["T"], 8, 40, 256), B, D, H, width)
 
 
 def each_shape_compiles(loss: Any, cell: Cell) -> bool:
@@ -114,7 +114,9 @@ def same_step(problem: Problem, sizes: dict[str, int], wide: dict[str, int]) -> 
     def step(to: dict[str, int]) -> dict[str, np.ndarray]:
         given = {k: wider(k, array, to) for k, array in arrays.items()}
         before, x, dh = (given.pop(k) for k in ("h0", "x", "h"))
-        after, (gradients, dh_before, dx) = by_autodiff(cell, given, before, x, dh)
+        arguments = given, before, x, dh
+        one_step = Tiered(partial(by_autodiff, cell), *arguments)
+        after, (gradients, dh_before, dx) = one_step(*arguments)
         found = {**gradients, "states": after, "h0": dh_before, "x": dx}
         return {k: np.asarray(v) for k, v in found.items()}
 

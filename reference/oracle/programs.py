@@ -1,16 +1,18 @@
-"""The compiled programs: the truth with its tolerances, and the local check, for a padded shape."""
+"""The programs: the truth, its tolerances, and the local check, each for a padded shape."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from reference.devices import float64_on_cpu
+from reference.jaxprs import Tiered
 from reference.network.cell import Cell
+from reference.network.gradients import autodiff
 from reference.network.losses import cross_entropy, squared_error
 from reference.network.sequence import run
 from reference.oracle.padding import (
@@ -24,7 +26,8 @@ from reference.problems import random_problem
 from reference.rounding.formats import PLAIN, Arithmetic
 from reference.rounding.known import Machine
 from reference.rounding.steps import local_check, traced
-from reference.rounding.whole import deviates, truth_and_tolerance
+from reference.rounding.tolerance import Measure
+from reference.rounding.whole import deviates, tolerances
 
 DIRECTIONS = 8  # in which the curvature of a loss is looked at
 
@@ -43,14 +46,24 @@ def deviates_of_runs() -> np.ndarray:
 
 @cache  # and not at import: a process that is forked later has none of its threads
 def compilers() -> ThreadPoolExecutor:
-    """Return threads that compile, each a program: XLA uses one core for it."""
+    """Return threads that trace and compile, each a program: XLA uses one core for it."""
     return ThreadPoolExecutor(thread_name_prefix="compile")
 
 
 @lru_cache(maxsize=64)
 def compilation(program: Callable[..., Any], *of: Any) -> Future[Any]:
-    """Return the future of a program for a shape, cell and arithmetic, which a thread compiles."""
+    """Return the future of a program for a shape, cell and arithmetic, which a thread makes."""
     return compilers().submit(program, *of)
+
+
+def expected(calls: int, program: Callable[..., Any], *of: Any) -> None:
+    """Let threads make such a program, and compile all of it if so many calls are worth it."""
+
+    def made(future: Future[Any]) -> None:
+        if future.exception() is None:
+            compilers().submit(future.result().expect, calls)
+
+    compilation(program, *of).add_done_callback(made)
 
 
 def compiled(program: Callable[..., Any], *of: Any) -> Any:
@@ -63,31 +76,54 @@ def compiled(program: Callable[..., Any], *of: Any) -> Any:
         raise
 
 
+class Whole(NamedTuple):
+    """The oracle of a padded shape: autodiff, which XLA carries out, and its tolerances."""
+
+    autodiff: Any
+    tolerances: Tiered
+
+    def expect(self, calls: int) -> None:
+        """Compile the tolerances too, if that pays for so many calls."""
+        self.tolerances.expect(calls)
+
+    def __call__(self, variables: Any, loss: Any, sizes: Any, m: Machine) -> dict[str, Measure]:
+        """Return the gradients and states of problems, each with its tolerance."""
+        truth = jax.tree.map(np.asarray, self.autodiff(variables, loss))
+        found = self.tolerances(variables, loss, truth, deviates_of_runs(), sizes, m)
+        return {k: (truth[k], np.asarray(tolerance)) for k, tolerance in found.items()}
+
+
 def whole_program(
     shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic, labels: bool
-) -> Any:
-    """Return the compiled oracle for one padded shape."""
+) -> Whole:
+    """Return the oracle for one padded shape."""
     variables, loss, sizes = example(shape, cell, of_states=of_states, labels=labels)
     function = loss_of_labels if labels else any_loss
     like = jax.tree.map(lambda array: array[0], (variables, loss))
+    options: dict[str, Any] = {"of_states": of_states}
+
+    def of_one(variables: Any, given: Any) -> dict[str, Any]:
+        return autodiff(variables, given, function, cell, **options)
+
     with float64_on_cpu():
-        jaxprs = traced(cell, *shape[2:])
-        one = truth_and_tolerance(cell, jaxprs, like, function, of_states=of_states)
-        solve = jax.jit(jax.vmap(one, (0, 0, None, 0, None)))
-        solve(variables, loss, deviates_of_runs(), sizes, machine(float, arithmetic))
-    return solve
+        plain = jax.jit(jax.vmap(of_one))
+        truth = plain(variables, loss)
+        one = tolerances(cell, traced(cell, *shape[2:]), like, function, **options)
+        many = jax.vmap(one, (0, 0, 0, None, 0, None))
+        m = machine(float, arithmetic)
+        return Whole(plain, Tiered(many, variables, loss, truth, deviates_of_runs(), sizes, m))
 
 
-def steps_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic) -> Any:
-    """Return the compiled local check for one padded shape."""
+def steps_program(shape: Shape, cell: Cell, of_states: bool, arithmetic: Arithmetic) -> Tiered:
+    """Return the local check for one padded shape."""
     variables, loss, sizes = example(shape, cell, of_states=of_states)
     states = stack([np.zeros((shape.T + 1, shape.B, cell.size(shape._asdict())))], shape)
     with float64_on_cpu():
         jaxprs = traced(cell, *shape[2:])
         one = partial(local_check, cell, jaxprs, loss=any_loss, of_states=of_states)
-        check = jax.jit(jax.vmap(one, (0, 0, 0, 0, 0, 0, None)))
-        check(variables, loss, states, states, states, sizes, machine(float, arithmetic))
-    return check
+        many = jax.vmap(one, (0, 0, 0, 0, 0, 0, None))
+        m = machine(float, arithmetic)
+        return Tiered(many, variables, loss, states, states, states, sizes, m)
 
 
 def example(

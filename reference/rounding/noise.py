@@ -35,8 +35,8 @@ import numpy as np
 from jax import lax
 
 from reference import jaxprs
-from reference.jaxprs import Branches, Call, Scan, While, computed
-from reference.rounding.formats import PLAIN, Arithmetic, Format
+from reference.jaxprs import Branches, Call, Scan, Tiered, While, computed
+from reference.rounding.formats import FORMATS, PLAIN, Arithmetic, Format
 from reference.rounding.tolerance import RUNS
 
 DEVIATES = 32749  # number of xi in a run, a prime; when they are used up, they are used again
@@ -67,11 +67,15 @@ class Noise:
         """Return value (1 + times u xi), if these are floating numbers."""
         return value * (1 + times * self.errors(value)) if _floating(value) else value
 
-    def further(self, start: Any) -> "Noise":
-        """Return the errors of an iteration, from the deviate with this number on."""
+    def iterations(self) -> Callable[[Any], "Noise"]:
+        """Return a function to the errors of an iteration from the number of its first deviate."""
         twice = jnp.concatenate([self.deviates, self.deviates])
-        deviates = lax.dynamic_slice(twice, (start,), self.deviates.shape)
-        return Noise(deviates, self.u, self.arithmetic)
+
+        def further(start: Any) -> "Noise":
+            deviates = lax.dynamic_slice(twice, (start,), self.deviates.shape)
+            return Noise(deviates, self.u, self.arithmetic)
+
+        return further
 
     def narrowed(self, value: Any, form: Format | None) -> Any:
         """Return an array with the errors of rounding it to a format, if one is declared."""
@@ -101,9 +105,9 @@ class RoundedFactors(NamedTuple):
 
     form: Format
 
-    def further(self, _: Any) -> "RoundedFactors":
-        """Return what happens in an iteration: the same."""
-        return self
+    def iterations(self) -> Callable[[Any], "RoundedFactors"]:
+        """Return a function to what happens in an iteration: the same."""
+        return lambda _: self
 
     def kept(self, value: Any) -> Any:
         """Return a state as it is."""
@@ -122,7 +126,7 @@ Interpreter = Noise | RoundedFactors
 def perturbed(
     function: Callable[..., Any], *like: Any, arithmetic: Arithmetic = PLAIN
 ) -> Callable[..., list[Any]]:
-    """Compile a JAX function that runs with errors in its operations, always the same ones.
+    """Make a JAX function run with errors in its operations, always the same ones.
 
     Parameters
     ----------
@@ -150,10 +154,11 @@ def perturbed(
     """
     jaxpr, tree = jaxprs.traced(function, *like)
 
-    @jax.jit
-    def run(deviates: Any, u: Any, leaves: list[Any]) -> list[Any]:
+    def noisy(deviates: Any, u: Any, leaves: list[Any]) -> list[Any]:
         noise = Noise(deviates, u, arithmetic)
         return evaluate(jaxpr, [noise.rounded(jnp.asarray(leaf)) for leaf in leaves], noise)
+
+    run = Tiered(noisy, np.zeros(DEVIATES), 0.0, jax.tree.leaves(like))
 
     def runs(u: float, *arguments: Any) -> list[Any]:
         rng = np.random.default_rng(0)
@@ -168,7 +173,7 @@ def perturbed(
 
 
 def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
-    """Compile a JAX function in which the factors of every product are rounded to nearest.
+    """Make a JAX function in which the factors of every product are rounded to nearest.
 
     ``run(form, *arguments)`` returns its results, for a ``Format``, with NumPy arrays as leaves.
     Call this, and what it returns, in ``float64_on_cpu``. The function is one of real numbers.
@@ -184,9 +189,10 @@ def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[.
     """
     jaxpr, tree = jaxprs.traced(function, *like)
 
-    @jax.jit
-    def rounded(form: Format, leaves: list[Any]) -> list[Any]:
+    def with_factors(form: Format, leaves: list[Any]) -> list[Any]:
         return evaluate(jaxpr, list(map(jnp.asarray, leaves)), RoundedFactors(form))
+
+    rounded = Tiered(with_factors, next(iter(FORMATS.values())), jax.tree.leaves(like))
 
     def run(form: Format, *arguments: Any) -> Any:
         leaves = rounded(form, jax.tree.leaves(arguments))
@@ -237,12 +243,12 @@ def _branches(bodies: tuple[Any, ...], operands: list[Any], noise: Interpreter) 
 
 def _scan(loop: Scan, operands: list[Any], noise: Interpreter) -> list[Any]:
     n, m = loop.same, loop.same + loop.carried
-    states = jaxprs.states(loop)
+    states, further = jaxprs.states(loop), noise.iterations()
 
     def body(carry: list[Any], inputs: Any) -> tuple[list[Any], list[Any]]:
         start, x = inputs
         body = [*operands[:n], *carry, *x]
-        results = evaluate(loop.body, body, noise.further(start), states)
+        results = evaluate(loop.body, body, further(start), states)
         return results[: m - n], results[m - n :]
 
     starts = np.arange(1, loop.length + 1) * STRIDE % DEVIATES
@@ -253,13 +259,14 @@ def _scan(loop: Scan, operands: list[Any], noise: Interpreter) -> list[Any]:
 
 def _while(loop: While, operands: list[Any], noise: Interpreter) -> list[Any]:
     n, m = loop.of_condition, loop.of_condition + loop.of_body
+    further = noise.iterations()
 
     def goes_on(state: Any) -> Any:
         return jaxprs.evaluate(loop.condition, [*operands[:n], *state[1]], computed)[0]
 
     def body(state: Any) -> Any:
         start, carry = state
-        results = evaluate(loop.body, [*operands[n:m], *carry], noise.further(start))
+        results = evaluate(loop.body, [*operands[n:m], *carry], further(start))
         return (start + STRIDE) % DEVIATES, results
 
     state = (jnp.asarray(STRIDE), operands[m:])

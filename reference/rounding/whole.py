@@ -43,14 +43,15 @@ def deviates() -> np.ndarray:
     return xi
 
 
-def truth_and_tolerance(
+def tolerances(
     cell: Cell, traced: Traced, like: Any, loss: Callable[..., Any], *, of_states: bool
-) -> Callable[..., dict[str, tuple[Any, Any]]]:
-    """Return a function that returns autodiff's gradients and states with their tolerances.
+) -> Callable[..., dict[str, Any]]:
+    """Return a function that returns the tolerances of autodiff's gradients and states.
 
     It is called with the variables (params as a dict, x, h0, probes), what the loss is given beside
-    the outputs, or the states, the deviates, the sizes and the machine; ``like`` are arguments like
-    the first two.
+    the outputs, or the states, what ``autodiff`` returned, the deviates, the sizes and the machine;
+    ``like`` are arguments like the first two. What autodiff returned is not computed again: what
+    lies far from it is far from its tolerance.
     """
     equal = replace(cell, step=recognised(cell.step))
     jaxpr, tree = jaxprs.traced(
@@ -58,8 +59,9 @@ def truth_and_tolerance(
         *like,
     )
 
-    def solve(variables: Any, given: Any, xi: Any, sizes: Any, m: Machine) -> dict[str, Any]:
-        plain = autodiff(variables, given, loss, cell, of_states=of_states)
+    def tolerances(
+        variables: Any, given: Any, plain: Any, xi: Any, sizes: Any, m: Machine
+    ) -> dict[str, Any]:
         leaves = jax.tree.leaves((variables, given))
 
         def deviation(xi: Any) -> dict[str, Any]:
@@ -75,12 +77,10 @@ def truth_and_tolerance(
         def tolerance(k: str) -> Any:
             return OF_DEVIATION * spread[k] + of_sums * sums.get(k, 0.0) + FLUSHED * n * m.tiny
 
-        states = plain["states"]
-        e_h = state_bounds(cell, traced, params, states, x, m._replace(u=m.u + V64))
-        found = {k: (plain[k], tolerance(k) + 0 * plain[k]) for k in cell.gradients}
-        return found | {"states": (states, e_h)}
+        e_h = state_bounds(cell, traced, params, plain["states"], x, m._replace(u=m.u + V64))
+        return {k: tolerance(k) + 0 * plain[k] for k in cell.gradients} | {"states": e_h}
 
-    return solve
+    return tolerances
 
 
 def largest(difference: Any, axes: Any = None) -> Any:
