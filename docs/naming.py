@@ -12,7 +12,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,19 @@ def noisy(case: Case, many: int, rng: np.random.Generator) -> Iterator[bool]:
         yield bool(case.searched(gradient)[0].explanations)
 
 
+def of_loss(name: str, many: int, noise: int) -> tuple[Counter[str], list[float]]:
+    """Return the counts for one loss, and the seconds of each search."""
+    module = dict(modules())[name]
+    with np.errstate(all="ignore"):
+        count = by_hand(module)
+        case, rng = Case(module), np.random.default_rng(2)
+        more, seconds = drawn(case, many, rng)
+        count += more
+        count["noise"] = noise
+        count["noise named"] = sum(noisy(case, noise, rng))
+    return count, seconds
+
+
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -151,14 +166,10 @@ def main() -> None:
     parser.add_argument("--noise", type=int, default=100, help="gradients wrong by noise, for each")
     arguments = parser.parse_args()
     rows, total, times = [], Counter[str](), []
-    with np.errstate(all="ignore"):
-        for name, module in modules():
-            count = by_hand(module)
-            case, rng = Case(module), np.random.default_rng(2)
-            more, seconds = drawn(case, arguments.breaks, rng)
-            count += more
-            count["noise"] = arguments.noise
-            count["noise named"] = sum(noisy(case, arguments.noise, rng))
+    of_one = partial(of_loss, many=arguments.breaks, noise=arguments.noise)
+    names = [name for name, _ in modules()]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        for name, (count, seconds) in zip(names, processes.map(of_one, names), strict=True):
             rows.append(_row(name, count, seconds))
             total, times = total + count, times + seconds
             print(*rows[-1], sep=" | ", flush=True)
