@@ -23,7 +23,7 @@ def test_the_mistake_of_the_page_can_be_added_and_is_caught_where_it_says():
         exec(compile(MISTAKE, "CONTRIBUTING.md", "exec"), dict(vars(mistakes)))
         (name,) = set(mistakes.MISTAKES) - before
         mistake = mistakes.MISTAKES[name]
-    report = reference.compare(mistake.candidate(), cases=20)
+    report = reference.compare(mistake.candidate(), cases=20, explained=False)
     wrong = [row.gradient for row in report.rows if row.status == "mismatch"]
     assert tuple(wrong) == mistake.affects
 
@@ -38,7 +38,8 @@ def test_the_loss_of_the_page_is_proved_and_a_wrong_gradient_of_it_is_not():
         return value, 1.001 * dy
 
     candidate = names["candidate"](wrong)
-    assert not reference.compare(candidate, loss=names["log_cosh_in_jax"], cases=20).passed
+    options = {"loss": names["log_cosh_in_jax"], "cases": 20, "explained": False}
+    assert not reference.compare(candidate, **options).passed
 
 
 def test_the_cell_of_the_page_is_two_files_and_verify_finds_and_proves_it(tmp_path):

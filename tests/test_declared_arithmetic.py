@@ -127,7 +127,9 @@ def test_right_code_in_a_declared_arithmetic_passes_and_each_break_of_it_is_foun
     for of, what, right, candidate in candidates(name):
         if of == cell:
             report = reference.Report.of(
-                result for chunk in chunks for result in judge_solved(candidate, chunk)
+                result
+                for chunk in (chunks if right else chunks[:1])
+                for result in judge_solved(candidate, chunk)
             )
             assert report.passed == right, (what, report)
             seen.add(what)
