@@ -74,7 +74,7 @@ def check_gradient(
 ) -> LeafReport:
     """Compare a hand-written gradient of any scalar JAX function with autodiff, at one point.
 
-    A call takes seconds, most of which JAX spends on compiling.
+    A call takes about a second, most of which JAX spends on tracing and compiling.
 
     Parameters
     ----------
