@@ -62,6 +62,7 @@ MADE_BY = {
         (lambda a: a.astype(jnp.float32), A), (lambda a: a.astype(int), 9 * A),
         (lambda a: a.astype(jnp.bfloat16).astype(float), A), (lambda a: a.astype(bool), WHOLE),
         (lambda a: a.astype(complex), A),
+        (jax.grad(lambda a: jnp.sum(a.astype(complex) * (2 + 1j)).real), A),  # complex to real
     ],
     "bitcast_convert_type": [
         (lambda a: lax.bitcast_convert_type(a, jnp.uint64), SPECIAL),

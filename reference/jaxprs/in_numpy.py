@@ -114,7 +114,11 @@ def _power(_: Any) -> Any:
 
 def _conversion(equation: Any) -> Any:
     (dtype,) = dtypes(equation)
-    return None if jnp.issubdtype(dtype, jax.dtypes.extended) else lambda a: a.astype(dtype)
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return None
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return lambda a: a.astype(dtype)
+    return lambda a: a.real.astype(dtype)  # NumPy would warn of a part that is discarded
 
 
 def _bitcast(equation: Any) -> Any:
