@@ -211,6 +211,24 @@ def test_clipping_has_a_name_at_any_bound(bound):
     assert f"clipped to the norm {bound:g}" in shortened.breaks[0].says
 
 
+def test_what_is_within_the_bound_at_other_arguments_was_clipped_all_the_same():
+    loss, leaves = gru_leaves(seed=2)
+    right = by_versions(loss, leaves, [])
+
+    def norm(values):
+        return np.sqrt(sum(np.sum(g**2) for g in right(values)))
+
+    bound, norms = float(f"{0.98 * norm(leaves):.3g}"), []
+
+    def by_norm(values):
+        norms.append(norm(values))
+        return [g * min(1, bound / norms[-1]) for g in right(values)]
+
+    shortened = found(loss, leaves, by_norm).explanations[0]
+    assert f"clipped to the norm {bound:g}" in shortened.breaks[0].says
+    assert min(norms) < bound < max(norms)
+
+
 @pytest.mark.parametrize("value", [1e-9, -1e-9])
 def test_the_same_number_everywhere_is_not_taken_for_clipping(value):
     def loss(values):
