@@ -98,3 +98,28 @@ def test_the_right_gradient_has_no_diagnosis():
 def test_each_is_said(words):
     said = diagnosed(lambda values: by_hand(values, **WRONG[words]), drawn())
     assert any(words in m.says for (m, *_) in said.explanations), said.lines()
+
+
+def test_weights_on_the_right_are_said():
+    """The gradient of x @ W.T + h @ W, in the code's own convention, for a loss with W @ h."""
+
+    def with_weights_on_the_right(values):
+        U, V, W, *others = values
+        dU, dV, dW, *rest = by_hand([U, V, W.T, *others])
+        return [dU, dV, dW.T, *rest]
+
+    said = diagnosed(with_weights_on_the_right, drawn())
+    texts = [m.says for (m, *_) in said.explanations]
+    assert any("with its transpose, as its own gradient is, for W" in t for t in texts), (
+        said.lines()
+    )
+
+
+def test_the_transpose_of_weights_alone_is_said():
+    def transposed(values):
+        U, V, W, *others = values
+        return by_hand([U, V, W.T, *others])
+
+    said = diagnosed(transposed, drawn())
+    words = "with its transpose for W"
+    assert any(words in m.says for (m, *_) in said.explanations), said.lines()
