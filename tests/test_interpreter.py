@@ -211,6 +211,22 @@ def test_loops_branches_and_calls_are_followed(T, function):
             np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
 
 
+def test_keys_of_random_numbers_are_carried_along():
+    def function(x, key):
+        def step(h, key):
+            return h + x * jax.random.normal(key), jax.random.split(key)[0]
+
+        h, keys = lax.scan(step, x, jax.random.split(key))
+        keys = jnp.concatenate([keys, keys[:1]])[:, None]
+        return h * jax.random.uniform(jnp.where(x[0, 0] > 0, keys[1, 0], keys[2, 0]))
+
+    with float64_on_cpu():
+        key = jax.random.key(1)
+        (found,) = Interpreter(traced(function, A, key)[0])(A, key)
+        np.testing.assert_allclose(found, function(A, key), rtol=1e-12)
+    np.testing.assert_allclose(Tiered(function, A, key)(A, key), found, rtol=1e-12)
+
+
 def looped_sum(x, w):
     def step(h, x):
         return jax.checkpoint(lambda h: jnp.tanh(w @ h + x))(h), h**2

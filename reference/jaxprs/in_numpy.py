@@ -40,7 +40,8 @@ def made(equation: Any) -> Operation:
     ('dot_general', [array(11.)])
     """
     make = OPERATIONS.get(name(equation))
-    function = None if make is None else make(equation)
+    keys = any(map(are_keys, (v.aval.dtype for v in (*equation.invars, *equation.outvars))))
+    function = None if make is None or keys else make(equation)
     if function is None:
         return lambda *operands: [as_numpy(r) for r in computed(equation, operands)]
     results: Operation = function
@@ -49,7 +50,12 @@ def made(equation: Any) -> Operation:
 
 def as_numpy(value: Any) -> Any:
     """Return an array as NumPy's; keys of random numbers, of which NumPy knows nothing, as is."""
-    return value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)
+    return value if are_keys(getattr(value, "dtype", None)) else np.asarray(value)
+
+
+def are_keys(dtype: Any) -> bool:
+    """Return whether arrays of a dtype hold keys of random numbers."""
+    return dtype is not None and bool(jnp.issubdtype(dtype, jax.dtypes.extended))
 
 
 # Makers: an equation gives a function of its operands, or None where NumPy has none ---------------
@@ -114,8 +120,6 @@ def _power(_: Any) -> Any:
 
 def _conversion(equation: Any) -> Any:
     (dtype,) = dtypes(equation)
-    if jnp.issubdtype(dtype, jax.dtypes.extended):
-        return None
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return lambda a: a.astype(dtype)
     return lambda a: a.real.astype(dtype)  # NumPy would warn of a part that is discarded

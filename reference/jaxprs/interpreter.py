@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import Literal
 
-from reference.jaxprs.in_numpy import as_numpy, made
+from reference.jaxprs.in_numpy import are_keys, as_numpy, made
 from reference.jaxprs.programs import Branches, Call, Scan, While, inside, plain
 
 Results = list[Any]
@@ -121,7 +121,7 @@ class Interpreter:
 def _prepared(equation: Any, found: Any) -> tuple[Function, int, float]:
     """Return a function of the operands of an equation, its size, and how many operations it is."""
     match found:
-        case Scan():
+        case Scan() if not any(are_keys(v.aval.dtype) for v in equation.outvars):
             return _scan(equation, found)
         case Branches(bodies):
             runs = [Interpreter(body) for body in bodies]

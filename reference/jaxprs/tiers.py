@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from reference.devices import float64_on_cpu
+from reference.jaxprs.in_numpy import as_numpy
 from reference.jaxprs.interpreter import Interpreter
 from reference.jaxprs.programs import traced
 
@@ -75,7 +76,7 @@ class Tiered:
 
     def __call__(self, *arguments: Any) -> Any:
         """Return the results for these arguments."""
-        leaves = [*map(np.asarray, jax.tree.leaves(arguments))]
+        leaves = [*map(as_numpy, jax.tree.leaves(arguments))]
         for number, (leaf, outline) in enumerate(zip(leaves, self._outlines, strict=True)):
             if (leaf.shape, leaf.dtype) != outline:
                 expected, got = _in_words(*outline), _in_words(leaf.shape, leaf.dtype)
