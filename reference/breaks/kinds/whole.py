@@ -11,7 +11,7 @@ from reference.breaks.kinds.site import Break
 from reference.breaks.reverse import ARRIVED, Edit, Leaf
 from reference.breaks.tape import Tape
 
-SAME = 1e-9  # of a norm: one nearer than this to a short number is that number
+SAME = 1e-9  # of a bound: an entry nearer than this to it may have been clipped
 
 Values = list[np.ndarray]
 
@@ -26,19 +26,13 @@ def clipped(returned: Values, wrong: np.ndarray) -> Iterator[Break]:
     for leaves in (every, chosen, *alone):
         what = "the gradient with respect to {value} is" if len(leaves) == 1 else "gradients are"
         sizes = np.abs(np.concatenate([returned[i].ravel() for i in leaves]))
-        largest, norm = _short(float(sizes.max(initial=0))), _short(float(np.linalg.norm(sizes)))
+        largest, norm = float(sizes.max(initial=0)), float(np.linalg.norm(sizes))
         if ((sizes > 0) & (sizes < (1 - SAME) * largest)).any():
             edits = tuple(Edit(Leaf(i), ARRIVED, Clipped(largest)) for i in leaves)
             yield Break(edits, f"{what} clipped to {largest:.6g}", leaves[0])
         if np.count_nonzero(sizes) > 1:
             edits = tuple(Edit(Leaf(i), ARRIVED, Clipped(norm, tuple(leaves))) for i in leaves)
             yield Break(edits, f"{what} clipped to the norm {norm:.6g}", leaves[0])
-
-
-def _short(number: float) -> float:
-    """Return the number of few digits that a number is, but for rounding."""
-    short = float(f"{number:.6g}")
-    return short if abs(short - number) <= SAME * number else number
 
 
 def elsewhere(tape: Tape) -> Iterator[Break]:
