@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
+import reference
 from reference.devices import float64_on_cpu
 from reference.jaxprs import Interpreter, Tiered, computed, equations, made, name, traced
 from reference.jaxprs.in_numpy import OPERATIONS
@@ -23,7 +24,13 @@ SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-310, 710.0, -710.0, 1
 NORMAL = SPECIAL[SPECIAL != 1e-310]  # XLA takes what is below the smallest of these for zero
 BITS = np.array([0, 1, -1, 2**62, -(2**63), 12345], np.int64)
 LOGICAL = np.array([True, False, True])
+FOUR = RNG.normal(size=(2, 3, 4, 5))
+EMPTY = np.zeros(0)
+NARROW = A.astype(np.float16)
 STACK, OTHERS = RNG.normal(size=(2, 3, 4)), RNG.normal(size=(2, 5, 4))
+
+
+EVERY = lax.GatherDimensionNumbers((1, 2), (), ())  # at no index: all windows are the first
 
 
 def rounded(method):
@@ -42,12 +49,22 @@ MADE_BY = {
         (lambda a, b: jnp.dot(a, b, preferred_element_type=float), A.astype("f"), B.T.astype("f")),
         (jnp.dot, A.astype(jnp.bfloat16), B.T.astype(jnp.bfloat16)),
         (jnp.dot, np.zeros((3, 0)), np.zeros((0, 2))), (jnp.dot, A + 1j * B, B.T),
+        (lambda a, b: jnp.einsum("abi,bai->ba", a, b), STACK, STACK.swapaxes(0, 1)),
+        (lambda a, b: jnp.einsum("abij,bakj->baik", a, b), FOUR, FOUR.swapaxes(0, 1)),
+        (jax.vmap(jax.vmap(jnp.dot), (1, 1)), STACK, STACK),
+        (jax.vmap(jax.vmap(jnp.matmul, (1, 0)), (2, 0)), FOUR, FOUR.transpose(2, 1, 3, 0)),
+        (jnp.dot, np.full(3001, 7777, np.int16), np.full(3001, 7777, np.int16)),
     ],
-    "div": [(lax.div, A, B), (lax.div, WHOLE, BY), (lax.div, SPECIAL, SPECIAL[::-1].copy())],
-    "logistic": [(jax.nn.sigmoid, A), (jax.nn.sigmoid, SPECIAL)],
+    "div": [
+        (lax.div, A, B), (lax.div, WHOLE, BY), (lax.div, WHOLE, 0 * BY),
+        (lax.div, SPECIAL, SPECIAL[::-1].copy()),
+    ],
+    "logistic": [(jax.nn.sigmoid, a) for a in (A, SPECIAL, NARROW, A + 1j * B)],
     "select_n": [
         (jnp.where, A > 0, A, B), (lambda a, b: jnp.where(jnp.max(a) > 0, a, b), A, B),
         (lax.select_n, np.array([0, 2, 1], np.int32), A[:, 0], B[:, 0], A[:, 1]),
+        (lambda i: jnp.select([i == j for j in range(70)], [i + j for j in range(70)]), WHOLE),
+        (lambda i: lax.select_n(i, *(i + j for j in range(70))), np.arange(3, dtype=np.int32)),
     ],
     "clamp": [(lambda a: lax.clamp(-0.5, a, 0.5), A), (lax.clamp, A - 1, B, A)],
     "round": [
@@ -56,29 +73,48 @@ MADE_BY = {
         for values in (HALVES, -HALVES, SPECIAL)
     ],
     "integer_pow": [(lambda a, n=n: a**n, A) for n in (-3, -1, 2, 3, 5)]
-    + [(lambda a: a**3, WHOLE)],
-    "pow": [(jnp.power, POSITIVE, B), (lax.pow, POSITIVE, BY)],
+    + [(lambda a: a**3, WHOLE), (lambda a: lax.integer_pow(a, 200), WHOLE.astype(np.int8))]
+    + [(lambda a: lax.integer_pow(a, 3001), -np.ones(2, np.float16))],
+    "pow": [(jnp.power, POSITIVE, B), (lax.pow, POSITIVE, BY), (jnp.power, A + 0j, B - 1j)],
     "convert_element_type": [
         (lambda a: a.astype(jnp.float32), A), (lambda a: a.astype(int), 9 * A),
         (lambda a: a.astype(jnp.bfloat16).astype(float), A), (lambda a: a.astype(bool), WHOLE),
-        (lambda a: a.astype(complex), A),
+        (lambda a: a.astype(complex), A), (lambda a: a.astype(np.int32), SPECIAL * 1e30),
+        (lambda a: a.astype(np.uint8), 300 * A), (lambda a: a.astype(np.int8), 300 * WHOLE),
         (jax.grad(lambda a: jnp.sum(a.astype(complex) * (2 + 1j)).real), A),  # complex to real
     ],
     "bitcast_convert_type": [
         (lambda a: lax.bitcast_convert_type(a, jnp.uint64), SPECIAL),
         (lambda a: lax.bitcast_convert_type(a, jnp.uint32), A),
     ],
-    "shift_right_logical": [(lambda a: lax.shift_right_logical(a, 3), BITS)],
-    "shift_right_arithmetic": [(lambda a: lax.shift_right_arithmetic(a, 3), BITS)],
-    "shift_left": [(lambda a: lax.shift_left(a, 3), BITS)],
+    **{
+        key: [(lambda a, f=f: f(a, a.dtype.type(3)), bits) for bits in (BITS, BITS.view("u8"))]
+        for key, f in {
+            "shift_right_logical": lax.shift_right_logical,
+            "shift_right_arithmetic": lax.shift_right_arithmetic,
+            "shift_left": lax.shift_left,
+        }.items()
+    },
     "iota": [(lambda a: a * lax.broadcasted_iota(float, (3, 4), 1), A)],
-    "reduce_sum": [(jnp.sum, A), (lambda a: a.sum((0, 2)), STACK), (jnp.sum, LOGICAL)],
-    "reduce_max": [(lambda a: a.max(1), A), (jnp.max, SPECIAL)],
-    "reduce_min": [(lambda a: a.min(0), A), (jnp.min, SPECIAL)],
+    "reduce_sum": [
+        (jnp.sum, A), (lambda a: a.sum((0, 2)), STACK), (jnp.sum, LOGICAL),
+        (jnp.sum, np.full(5000, 1.01, np.float16)), (jnp.sum, np.zeros((0, 3))),
+    ],
+    "reduce_max": [
+        (lambda a: a.max(1), A), (jnp.max, SPECIAL), (jax.nn.logsumexp, EMPTY),
+        (lambda a: jnp.max(a, initial=0.5), EMPTY),
+    ],
+    "reduce_min": [
+        (lambda a: a.min(0), A), (jnp.min, SPECIAL), (lambda a: jnp.min(a, initial=0.5), EMPTY),
+    ],
     "reduce_prod": [(jnp.prod, A), (lambda a: a.prod(0), WHOLE)],
     "reduce_and": [(lambda a: (a > 0).all(1), A)],
     "reduce_or": [(lambda a: (a > 1).any(0), A)],
-    "cumsum": [(lambda a: lax.cumsum(a, 1), A), (lambda a: lax.cumsum(a, 0, reverse=True), A)],
+    "cumsum": [
+        (lambda a: lax.cumsum(a, 1), A), (lambda a: lax.cumsum(a, 0, reverse=True), A),
+        (lax.cumsum, np.full(4, 100, np.int8)), (lax.cumsum, np.full(3, 2**30, np.int32)),
+        (lax.cumsum, np.full(5000, 1.01, jnp.bfloat16)),
+    ],
     "cumprod": [(lambda a: lax.cumprod(a, 1), A), (lambda a: lax.cumprod(a, 0, reverse=True), A)],
     "broadcast_in_dim": [
         (lambda a: lax.broadcast_in_dim(a, (2, 3, 5, 4), (1, 3)), A),
@@ -113,6 +149,8 @@ MADE_BY = {
         (jax.vmap(lambda a, i: lax.dynamic_slice(a, (i,), (2,))), A, np.array([0, 2, 5])),
         (jax.vmap(lambda a, i: lax.dynamic_slice(a, (i,), (2,)), (0, None)), A, np.int64(5)),
         (jax.vmap(lambda a, i: a[i], (1, 0)), A, np.array([0, 2, 1, 1])),
+        (lambda a, i: a.at[i].get(mode="clip"), A, np.array([1, 2**63 + 1], np.uint64)),
+        (lambda a, i: lax.gather(a, i, EVERY, (2, 3), mode="clip"), A, np.zeros((3, 0), int)),
     ],
     "copy": [(jnp.copy, A)],
     "stop_gradient": [(lax.stop_gradient, A)],
@@ -194,7 +232,16 @@ def looped(x, w):
     (h, _), (sums, numbers) = lax.scan(step, (jnp.ones(3), 0), x)
     (back, _), more = lax.scan(step, (h, 5), x, reverse=True)
     doubled = lax.while_loop(lambda v: v.max() < 9.0, lambda v: 2 * v, jnp.abs(back) + 0.1)
-    return h, sums, numbers, back, more, lax.fori_loop(0, 3, lambda i, v: v + i, doubled)
+    several = jax.vmap(lambda v: lax.while_loop(lambda c: c < 100.0, lambda c: 2 * c + 1, v))
+    return (
+        several(jnp.abs(h)),
+        h,
+        sums,
+        numbers,
+        back,
+        more,
+        lax.fori_loop(0, 3, lambda i, v: v + i, doubled),
+    )
 
 
 @pytest.mark.parametrize("T", [0, 1, 7])
@@ -298,3 +345,41 @@ def test_arguments_of_other_shapes_or_dtypes_are_refused(wrong):
     program = Tiered(sum_of_tanh, np.zeros(2))
     with pytest.raises(ValueError, match=r"array 0 .* expected float64 of shape \(2,\)"):
         program(wrong)
+
+
+# What NumPy computes is compared with what XLA does -----------------------------------------------
+
+
+@pytest.fixture
+def tanh_is_off(monkeypatch):
+    """Let NumPy's tanh be wrong by a millionth."""
+    monkeypatch.setitem(OPERATIONS, "tanh", lambda _: lambda a: np.tanh(a) * (1 + 1e-6))
+
+
+def test_a_small_error_shows_though_the_interpreter_has_a_larger_one(tanh_is_off):
+    def loss(w):
+        return jnp.sum(jnp.tanh(w) ** 2)
+
+    def gradient(w):
+        return 2 * np.tanh(w) * (1 - np.tanh(w) ** 2)
+
+    assert reference.check_gradient(loss, gradient, A).passed
+    assert not reference.check_gradient(loss, lambda w: (1 + 1e-9) * gradient(w), A).passed
+
+
+def test_so_it_does_in_a_network(tanh_is_off):
+    def step(p, h, x):
+        return jnp.tanh(p["W"] @ h + p["U"] @ x)
+
+    cell = reference.Cell(step, params={"W": "HH", "U": "HD"}, state="H")
+    options = {"T": 5, "B": 2, "D": 3, "H": 3, "O": 2, "regime": "critical", "seed": 0}
+    problem = reference.random_problem(**options, cell=cell)
+
+    def by_autodiff(p, x, h0, target, factor=1.0):
+        found = reference.gradients(p, x, target, h0=h0, cell=cell)
+        return {k: factor * found[k] for k in ("W", "V", "h0")}
+
+    for factor, status in ((1.0, "match"), (1 + 1e-9, "mismatch")):
+        judged = reference.judge(lambda *given, f=factor: by_autodiff(*given, factor=f), [problem])
+        rows = [row for row in reference.Report.of(judged).rows if row.ratio is not None]
+        assert {row.status for row in rows} == {status}

@@ -290,7 +290,7 @@ def autodiff(
     def measures(values: list[np.ndarray], dtype: np.dtype[Any]) -> list[Measure]:
         with float64_on_cpu():
             truths = [np.asarray(g) for g in plain(values)]
-            found = runs(float(np.finfo(dtype).eps) / 2, values)
+            found = runs(float(np.finfo(dtype).eps) / 2, values, right=truths)
         return [
             (truth, tolerance(truth, same, dtype))
             for truth, *same in zip(truths, *found, strict=True)

@@ -1,7 +1,8 @@
 """What operations compute, in NumPy.
 
 JAX compiles each for each shape before it carries it out, and then takes ten times as long, if the
-arrays are small. An operation that is not here is left to JAX.
+arrays are small. An operation that is not here is left to JAX, and so is what is of other types
+than the usual ones: in narrow and in complex numbers the two differ in more than rounding.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from reference.jaxprs.programs import computed
 
 Operation = Callable[..., list[Any]]
 
+USUAL = frozenset(map(np.dtype, ("bool", "int32", "int64", "uint64", "float32", "float64")))
+
 
 def made(equation: Any) -> Operation:
     """Return what an equation makes of NumPy arrays, as a function of its operands.
@@ -40,8 +43,8 @@ def made(equation: Any) -> Operation:
     ('dot_general', [array(11.)])
     """
     make = OPERATIONS.get(name(equation))
-    keys = any(map(are_keys, (v.aval.dtype for v in (*equation.invars, *equation.outvars))))
-    function = None if make is None or keys else make(equation)
+    usual = all(v.aval.dtype in USUAL for v in (*equation.invars, *equation.outvars))
+    function = make(equation) if make is not None and usual else None
     if function is None:
         return lambda *operands: [as_numpy(r) for r in computed(equation, operands)]
     results: Operation = function
@@ -65,14 +68,9 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda _: function
 
 
-def _quotient(equation: Any) -> Any:
-    if not np.issubdtype(dtypes(equation)[0], np.integer):
-        return np.divide
-
-    def towards_zero(a: Any, b: Any) -> Any:
-        return a // b + ((a % b != 0) & ((a < 0) != (b < 0)))
-
-    return towards_zero
+def _floating(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave to JAX what becomes of whole numbers: a division by zero, a power, a shift of signs."""
+    return lambda equation: function if np.issubdtype(dtypes(equation)[0], np.floating) else None
 
 
 def _logistic(_: Any) -> Any:
@@ -83,13 +81,9 @@ def _logistic(_: Any) -> Any:
     return logistic
 
 
-def _choice(_: Any) -> Any:
-    def choice(which: Any, *cases: Any) -> Any:
-        if len(cases) == 2:
-            return np.where(which, cases[1], cases[0])
-        return np.choose(which.astype(int), cases)
-
-    return choice
+def _choice(equation: Any) -> Any:
+    of_two = len(equation.invars) == 3
+    return (lambda which, no, yes: np.where(which, yes, no)) if of_two else None
 
 
 def _clamp(_: Any) -> Any:
@@ -109,20 +103,14 @@ def _rounded(equation: Any) -> Any:
 
 def _integer_power(equation: Any) -> Any:
     n = exponent(equation)
-    if n == 2:
-        return np.square
-    return lambda a: a ** a.dtype.type(n)
-
-
-def _power(_: Any) -> Any:
-    return lambda a, b: np.power(a, np.asarray(b, a.dtype))
+    return np.square if n == 2 else _floating(lambda a: a ** a.dtype.type(n))(equation)
 
 
 def _conversion(equation: Any) -> Any:
-    (dtype,) = dtypes(equation)
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        return lambda a: a.astype(dtype)
-    return lambda a: a.real.astype(dtype)  # NumPy would warn of a part that is discarded
+    (operand,), (dtype,) = equation.invars, dtypes(equation)
+    if np.issubdtype(operand.aval.dtype, np.floating) and np.issubdtype(dtype, np.integer):
+        return None  # what is too large becomes the largest number there is
+    return lambda a: a.astype(dtype)
 
 
 def _bitcast(equation: Any) -> Any:
@@ -131,12 +119,17 @@ def _bitcast(equation: Any) -> Any:
     return (lambda a: a.view(dtype)) if same else None
 
 
-def _shifted_as_unsigned(_: Any) -> Any:
-    def shifted(a: Any, by: Any) -> Any:
-        unsigned = np.dtype(f"u{a.dtype.itemsize}")
-        return (a.view(unsigned) >> by.astype(unsigned)).view(a.dtype)
+def _of_bits(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    """Make a shift that takes numbers for signed, or for unsigned ones."""
 
-    return shifted
+    def make(_: Any) -> Any:
+        def shifted(a: Any, by: Any) -> Any:
+            taken_for = np.dtype(f"{kind}{a.dtype.itemsize}")
+            return function(a.view(taken_for), by.astype(taken_for)).view(a.dtype)
+
+        return shifted
+
+    return make
 
 
 def _numbers(equation: Any) -> Any:
@@ -150,6 +143,8 @@ def _numbers(equation: Any) -> Any:
 def _along(function: Callable[..., Any]) -> Callable[..., Any]:
     def make(equation: Any) -> Any:
         along, (dtype,) = axes(equation), dtypes(equation)
+        if 0 in equation.invars[0].aval.shape:
+            return None  # the least number there is, or the largest
         return lambda a: function(a, axis=along).astype(dtype, copy=False)
 
     return make
@@ -160,15 +155,9 @@ def _product(equation: Any) -> Any:
     left, right, out = axes_of_product(equation)
     (dtype,) = dtypes(equation)
     first, other = (v.aval for v in equation.invars)
-    if not first.dtype == other.dtype == dtype or dtype not in (np.float32, np.float64):
-        # Narrow numbers are added up in float32, as XLA does it.
-        sums = dtype if np.dtype(dtype).itemsize > 2 else np.promote_types(dtype, np.float32)
-
-        def sum_of_products(a: Any, b: Any) -> Any:
-            return np.einsum(a.astype(sums), left, b.astype(sums), right, out).astype(dtype)
-
-        return sum_of_products
-    stacked = [i for i in left if i in right and i in out]
+    if not first.dtype == other.dtype == dtype or not np.issubdtype(dtype, np.floating):
+        return None
+    stacked = [i for i in out if i in left and i in right]
     summed = [i for i in left if i in right and i not in out]
     rows, columns = ([i for i in one if i not in stacked + summed] for one in (left, right))
     sizes = dict(zip(left + right, (*first.shape, *other.shape), strict=True))
@@ -262,6 +251,9 @@ def _from(starts: Any, sizes: Any, shape: Any) -> tuple[slice, ...]:
 
 
 def _gathered(equation: Any) -> Any:
+    indices = equation.invars[1].aval
+    if indices.shape[-1] == 0 or indices.dtype == np.uint64:
+        return None
     indices_of, dimensions = _places(equation), equation.params["dimension_numbers"]
     beyond = computed if "FILL" in str(equation.params["mode"]) else None
 
@@ -323,6 +315,8 @@ def _moved(equation: Any) -> Any:
 def _cumulative(function: Callable[..., Any]) -> Callable[..., Any]:
     def make(equation: Any) -> Any:
         along, reverse = axis(equation), equation.params["reverse"]
+        if not np.issubdtype(dtypes(equation)[0], np.floating):
+            return None
         if reverse:
             return lambda a: np.flip(function(np.flip(a, along), along), along)
         return lambda a: function(a, along)
@@ -332,16 +326,18 @@ def _cumulative(function: Callable[..., Any]) -> Callable[..., Any]:
 
 OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "dot_general": _product,
-    "div": _quotient,
+    "div": _floating(np.divide),
     "logistic": _logistic,
     "select_n": _choice,
     "clamp": _clamp,
     "round": _rounded,
     "integer_pow": _integer_power,
-    "pow": _power,
+    "pow": _floating(lambda a, b: np.power(a, np.asarray(b, a.dtype))),
     "convert_element_type": _conversion,
     "bitcast_convert_type": _bitcast,
-    "shift_right_logical": _shifted_as_unsigned,
+    "shift_right_logical": _of_bits(np.right_shift, "u"),
+    "shift_right_arithmetic": _of_bits(np.right_shift, "i"),
+    "shift_left": _of_bits(np.left_shift, "u"),
     "iota": _numbers,
     "reduce_sum": _along(np.sum),
     "reduce_max": _along(np.max),
@@ -381,7 +377,6 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
             "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
             "gt": np.greater, "ge": np.greater_equal,
             "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
-            "shift_right_arithmetic": np.right_shift, "shift_left": np.left_shift,
             "is_finite": np.isfinite,
         }.items()
     },

@@ -18,6 +18,7 @@ from reference.jaxprs.programs import Branches, Call, Scan, While, inside, plain
 Results = list[Any]
 Function = Callable[..., Results]
 
+LOOPS = 100  # steps that a loop is taken to have which ends when a condition says so
 ENTRIES = 4000  # of a result take as long as what there is to do for any result
 
 
@@ -25,8 +26,8 @@ class Interpreter:
     """A jaxpr, prepared for being carried out on NumPy arrays.
 
     ``size`` is how many operations are written in it, in loops and branches too. ``operations`` is
-    how many a call carries out: of branches the longest, and one step of a loop of unknown length.
-    One on large arrays counts as the number of those on small ones that take as long.
+    how many a call carries out: of branches the longest, and LOOPS steps of a loop of unknown
+    length. One on large arrays counts as the number of those on small ones that take as long.
 
     Examples
     --------
@@ -127,7 +128,7 @@ def _prepared(equation: Any, found: Any) -> tuple[Function, int, float]:
             runs = [Interpreter(body) for body in bodies]
             size, most = sum(run.size for run in runs), max(run.operations for run in runs)
             return lambda which, *operands: runs[int(which)](*operands), size, most
-        case While():
+        case While() if plain(found.condition).outvars[0].aval.shape == ():
             return _while(found)
     shapes = (getattr(v.aval, "shape", ()) for v in equation.outvars)
     return made(equation), 1, 1 + sum(map(math.prod, shapes)) // ENTRIES
@@ -162,4 +163,4 @@ def _while(loop: While) -> tuple[Function, int, float]:
             carried = tuple(body(*of_body, *carried))
         return [*carried]
 
-    return run, goes_on.size + body.size, goes_on.operations + body.operations
+    return run, goes_on.size + body.size, LOOPS * (goes_on.operations + body.operations)

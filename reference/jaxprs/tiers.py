@@ -69,10 +69,14 @@ class Tiered:
     def expect(self, calls: int) -> None:
         """Compile it if it is going to be called so often that this pays."""
         with self._lock:
-            if self._function is None and calls * self._interpreter.operations > self._left:
-                with float64_on_cpu():
-                    like = [Outline(*o) for o in self._outlines]
-                    self._function = jax.jit(jaxpr_as_fun(self._jaxpr)).lower(*like).compile()
+            if not self.compiled and calls * self._interpreter.operations > self._left:
+                self.compile()
+
+    def compile(self) -> None:
+        """Compile it, whatever that takes."""
+        with float64_on_cpu():
+            like = [Outline(*o) for o in self._outlines]
+            self._function = jax.jit(jaxpr_as_fun(self._jaxpr)).lower(*like).compile()
 
     def __call__(self, *arguments: Any) -> Any:
         """Return the results for these arguments."""

@@ -41,6 +41,7 @@ from reference.rounding.tolerance import RUNS
 
 DEVIATES = 32749  # number of xi in a run, a prime; when they are used up, they are used again
 NEAR = 8.0  # units of roundoff: a number so near to one of a format is one of it
+ASTRAY = 4.0  # times the largest effect of errors: so far apart are no two right results
 STRIDE = 1009  # by which an iteration of a loop starts further on than the one before
 finfo: Any = jnp.finfo  # which knows bfloat16 too
 
@@ -142,7 +143,9 @@ def perturbed(
     -------
     callable
         ``runs(u, *arguments)`` returns the results of RUNS runs, with NumPy arrays as leaves. u is
-        the unit roundoff whose effect is looked for; that of the computation is part of it.
+        the unit roundoff whose effect is looked for; that of the computation is part of it. With
+        ``right=``, the results that XLA computes, those of NumPy without errors have to be as near
+        to them as results with errors are; where they are not, XLA computes those too.
 
     Examples
     --------
@@ -160,16 +163,29 @@ def perturbed(
 
     run = Tiered(noisy, np.zeros(DEVIATES), 0.0, jax.tree.leaves(like))
 
-    def runs(u: float, *arguments: Any) -> list[Any]:
+    def once(xi: np.ndarray, u: float, arguments: Any) -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in run(xi, u, jax.tree.leaves(arguments))]
+
+    def runs(u: float, *arguments: Any, right: Any = None) -> list[Any]:
         rng = np.random.default_rng(0)
-        found = []
-        for _ in range(RUNS):
-            xi = rng.uniform(1, 2, DEVIATES) * rng.choice([-1, 1], DEVIATES)
-            leaves = run(xi, u, jax.tree.leaves(arguments))
-            found.append(jax.tree.unflatten(tree, [np.asarray(leaf) for leaf in leaves]))
-        return found
+        xi = [rng.uniform(1, 2, DEVIATES) * rng.choice([-1, 1], DEVIATES) for _ in range(RUNS)]
+        found = [once(errors, u, arguments) for errors in xi]
+        if right is not None and not run.compiled:
+            plain = once(np.zeros(DEVIATES), u, arguments)
+            if any(map(_astray, plain, zip(*found, strict=True), jax.tree.leaves(right))):
+                run.compile()
+                found = [once(errors, u, arguments) for errors in xi]
+        return [jax.tree.unflatten(tree, leaves) for leaves in found]
 
     return runs
+
+
+def _astray(plain: np.ndarray, noisy: tuple[np.ndarray, ...], right: np.ndarray) -> bool:
+    """Return whether results of NumPy lie further from those of XLA than errors can take them."""
+    with np.errstate(all="ignore"):
+        off, within = np.abs(plain - right), [np.abs(one - plain) for one in noisy]
+    spread = np.max(within, initial=0)
+    return bool(np.max(np.where(np.isnan(off), 0, off), initial=0) > ASTRAY * spread)
 
 
 def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
@@ -261,13 +277,19 @@ def _while(loop: While, operands: list[Any], noise: Interpreter) -> list[Any]:
     n, m = loop.of_condition, loop.of_condition + loop.of_body
     further = noise.iterations()
 
+    def going_on(carry: Any) -> Any:
+        return jaxprs.evaluate(loop.condition, [*operands[:n], *carry], computed)[0]
+
     def goes_on(state: Any) -> Any:
-        return jaxprs.evaluate(loop.condition, [*operands[:n], *state[1]], computed)[0]
+        return jnp.any(going_on(state[1]))
 
     def body(state: Any) -> Any:
         start, carry = state
         results = evaluate(loop.body, [*operands[n:m], *carry], further(start))
-        return (start + STRIDE) % DEVIATES, results
+        there = going_on(carry)  # of several loops at once, some may have ended
+        ends = (there.reshape(there.shape + (1,) * (r.ndim - there.ndim)) for r in results)
+        kept = [jnp.where(e, r, c) for e, r, c in zip(ends, results, carry, strict=True)]
+        return (start + STRIDE) % DEVIATES, kept if there.ndim else results
 
     state = (jnp.asarray(STRIDE), operands[m:])
     return list(lax.while_loop(goes_on, body, state)[1])

@@ -28,7 +28,7 @@ from reference import jaxprs
 from reference.network.cell import Cell
 from reference.network.gradients import autodiff
 from reference.rounding.known import Machine, gamma
-from reference.rounding.noise import DEVIATES, Noise, evaluate
+from reference.rounding.noise import ASTRAY, DEVIATES, Noise, evaluate
 from reference.rounding.recognition import recognised
 from reference.rounding.steps import Traced, by_autodiff, everywhere, state_bounds
 from reference.rounding.tolerance import FLUSHED, RUNS, V64
@@ -50,8 +50,9 @@ def tolerances(
 
     It is called with the variables (params as a dict, x, h0, probes), what the loss is given beside
     the outputs, or the states, what ``autodiff`` returned, the deviates, the sizes and the machine;
-    ``like`` are arguments like the first two. What autodiff returned is not computed again: what
-    lies far from it is far from its tolerance.
+    ``like`` are arguments like the first two. With the tolerances it returns, as ``astray``,
+    whether the gradients without errors lie further from autodiff's than errors can take them: then
+    they are not computed as they should be.
     """
     equal = replace(cell, step=recognised(cell.step))
     jaxpr, tree = jaxprs.traced(
@@ -64,11 +65,16 @@ def tolerances(
     ) -> dict[str, Any]:
         leaves = jax.tree.leaves((variables, given))
 
-        def deviation(xi: Any) -> dict[str, Any]:
-            noisy = jax.tree.unflatten(tree, evaluate(jaxpr, leaves, Noise(xi, m.u, m.arithmetic)))
-            return {k: largest(noisy[k] - plain[k]) for k in cell.gradients}
+        def run(xi: Any) -> dict[str, Any]:
+            noise = Noise(xi, m.u, m.arithmetic)
+            found: dict[str, Any] = jax.tree.unflatten(tree, evaluate(jaxpr, leaves, noise))
+            return found
 
-        spread = {k: jnp.max(d) for k, d in jax.vmap(deviation)(xi).items()}
+        runs = jax.vmap(run)(jnp.concatenate([xi, jnp.zeros_like(xi[:1])]))  # the last without
+        spread = {k: largest(runs[k][:-1] - plain[k]) for k in cell.gradients}
+        off = [largest(runs[k][-1] - plain[k]) for k in cell.gradients]
+        own = [largest(runs[k][:-1] - runs[k][-1]) for k in cell.gradients]
+        astray = jnp.any(jnp.array(off) > ASTRAY * jnp.array(own))
         params, x, *_ = variables
         n = sizes["T"] * sizes["B"] + sizes["H"] + sizes["O"]
         sums = magnitudes(cell, params, x, plain)
@@ -78,7 +84,8 @@ def tolerances(
             return OF_DEVIATION * spread[k] + of_sums * sums.get(k, 0.0) + FLUSHED * n * m.tiny
 
         e_h = state_bounds(cell, traced, params, plain["states"], x, m._replace(u=m.u + V64))
-        return {k: tolerance(k) + 0 * plain[k] for k in cell.gradients} | {"states": e_h}
+        found = {k: tolerance(k) + 0 * plain[k] for k in cell.gradients}
+        return found | {"states": e_h, "astray": astray}
 
     return tolerances
 
