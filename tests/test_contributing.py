@@ -20,7 +20,7 @@ MISTAKE, LOSS, *CELL = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 def test_the_mistake_of_the_page_can_be_added_and_is_caught_where_it_says():
     before = set(mistakes.MISTAKES)
     with patch.dict(mistakes.MISTAKES):
-        exec(compile(MISTAKE, "CONTRIBUTING.md", "exec"), dict(vars(mistakes)))
+        exec(compile(MISTAKE, "<CONTRIBUTING.md>", "exec"), dict(vars(mistakes)))
         (name,) = set(mistakes.MISTAKES) - before
         mistake = mistakes.MISTAKES[name]
     report = reference.compare(mistake.candidate(), cases=20, explained=False)
@@ -30,7 +30,7 @@ def test_the_mistake_of_the_page_can_be_added_and_is_caught_where_it_says():
 
 def test_the_loss_of_the_page_is_proved_and_a_wrong_gradient_of_it_is_not():
     names = {}
-    exec(compile(LOSS, "CONTRIBUTING.md", "exec"), names)
+    exec(compile(LOSS, "<CONTRIBUTING.md>", "exec"), names)
     assert names["report"].passed
 
     def wrong(y, target):

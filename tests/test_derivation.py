@@ -65,7 +65,7 @@ def test_every_block_of_python_shows_what_it_prints():
 def test_a_block_of_python_prints_what_is_shown(code, shown):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, "derivation.md", "exec"), {"__name__": "__main__"})
+        exec(compile(code, "<derivation.md>", "exec"), {"__name__": "__main__"})
     assert printed.getvalue() == shown
 
 

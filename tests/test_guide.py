@@ -97,7 +97,7 @@ def test_the_comparison_of_documents_forgives_rounding_and_seconds_alone(old, ne
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
 def test_every_example_of_the_page_runs(code, attempt):
     names = {}
-    exec(compile(code, "check-your-gradient.md", "exec"), names)
+    exec(compile(code, "<check-your-gradient.md>", "exec"), names)
     for name, function in names.items():
         if name.startswith("test_"):
             function()

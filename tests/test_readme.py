@@ -13,7 +13,7 @@ def test_the_blocks_of_the_readme_run():
     pytest.importorskip("numba")
     names = {"__name__": "__main__"}
     for code in BLOCKS:
-        exec(compile(code, "README.md", "exec"), names)
+        exec(compile(code, "<README.md>", "exec"), names)
 
 
 def test_the_readme_has_both_examples():

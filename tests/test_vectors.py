@@ -884,7 +884,7 @@ def test_the_python_of_the_page_runs(folder, tmp_path, monkeypatch):
     (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
     (tmp_path / "golden").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "golden-vectors.md", "exec"), {"__name__": "__main__"})
+    exec(compile(code, "<golden-vectors.md>", "exec"), {"__name__": "__main__"})
 
 
 def test_the_page_quotes_the_summary_that_the_readers_print():
