@@ -367,6 +367,12 @@ def test_a_small_error_shows_though_the_interpreter_has_a_larger_one(tanh_is_off
     assert not reference.check_gradient(loss, lambda w: (1 + 1e-9) * gradient(w), A).passed
 
 
+def test_nor_is_a_right_gradient_left_undecided_by_what_is_no_number(monkeypatch):
+    monkeypatch.setitem(OPERATIONS, "tanh", lambda _: lambda a: np.nan * a)
+    report = reference.check_gradient(lambda w: jnp.sum(jnp.tanh(w)), lambda w: np.cosh(w) ** -2, A)
+    assert report.passed, report
+
+
 def test_so_it_does_in_a_network(tanh_is_off):
     def step(p, h, x):
         return jnp.tanh(p["W"] @ h + p["U"] @ x)
@@ -383,3 +389,21 @@ def test_so_it_does_in_a_network(tanh_is_off):
         judged = reference.judge(lambda *given, f=factor: by_autodiff(*given, factor=f), [problem])
         rows = [row for row in reference.Report.of(judged).rows if row.ratio is not None]
         assert {row.status for row in rows} == {status}
+
+
+def test_loops_at_once_of_which_some_end_before_others_have_tolerances_of_their_own():
+    def grown(v):
+        return lax.while_loop(lambda c: c < 100.0, lambda c: 2.5 * c + 0.3, v)
+
+    def loss(x):
+        return jnp.sum(x * jax.vmap(grown)(lax.stop_gradient(jnp.abs(x))))
+
+    def gradient(x):
+        c = np.abs(x)
+        while (c < 100).any():
+            c = np.where(c < 100, 2.5 * c + 0.3, c)
+        return c
+
+    x = np.array([0.01, 3.0, 40.0, 150.0])
+    assert reference.check_gradient(loss, gradient, x).passed
+    assert not reference.check_gradient(loss, lambda x: gradient(x) * (1 + 1e-9), x).passed

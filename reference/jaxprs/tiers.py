@@ -6,7 +6,7 @@ by as compiling takes has spent at most twice what was needed, whatever comes.
 """
 
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import jax
@@ -59,7 +59,7 @@ class Tiered:
         self._outlines = [(v.shape, v.dtype) for v in self._jaxpr.in_avals]
         self._left = float(COMPILING * self._interpreter.size)
         self._function: Any = None
-        self._lock = Lock()
+        self._lock = RLock()
 
     @property
     def compiled(self) -> bool:
@@ -74,7 +74,7 @@ class Tiered:
 
     def compile(self) -> None:
         """Compile it, whatever that takes."""
-        with float64_on_cpu():
+        with self._lock, float64_on_cpu():
             like = [Outline(*o) for o in self._outlines]
             self._function = jax.jit(jaxpr_as_fun(self._jaxpr)).lower(*like).compile()
 

@@ -11,6 +11,7 @@ w = |L''| / 2, by which rounding errors in y reach the gradients; |L''| is the l
 L'(y*) in 8 directions of random signs, entry by entry, which is exact if L is a sum over entries.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -35,9 +36,10 @@ from reference.oracle.padding import (
 )
 from reference.oracle.programs import (
     DIRECTIONS,
+    Whole,
     compilation,
     compiled,
-    expected,
+    expect,
     loss_program,
     machine,
     outputs_program,
@@ -90,10 +92,13 @@ def solved(problems: Iterable[Problem]) -> Iterator[Solved]:
     for groups in _read_ahead(problems):
         shapes = tuple(dict.fromkeys(shape for shape, *_ in groups))
         calls = {key: _calls(group, *key) for key, group in groups.items()}
+        for shape, kind in calls:
+            compilation(whole_program, shape, *kind.program, kind.labels)
+        times: Counter[Whole] = Counter()
         for (shape, kind), chunks in calls.items():
-            expected(len(chunks), whole_program, shape, *kind.program, kind.labels)
-        for (shape, kind), chunks in calls.items():
-            compiled(whole_program, shape, *kind.program, kind.labels).expect(len(chunks))
+            times[compiled(whole_program, shape, *kind.program, kind.labels)] += len(chunks)
+        expect(times)
+        for chunks in calls.values():
             for chunk in chunks:
                 following = (*chunk, shapes, *_start(*chunk))
                 if started is not None:

@@ -56,14 +56,10 @@ def compilation(program: Callable[..., Any], *of: Any) -> Future[Any]:
     return compilers().submit(program, *of)
 
 
-def expected(calls: int, program: Callable[..., Any], *of: Any) -> None:
-    """Let threads make such a program, and compile all of it if so many calls are worth it."""
-
-    def made(future: Future[Any]) -> None:
-        if future.exception() is None:
-            compilers().submit(future.result().expect, calls)
-
-    compilation(program, *of).add_done_callback(made)
+def expect(calls: dict[Any, int]) -> None:
+    """Compile programs that are going to be called so often that this pays, at the same time."""
+    for future in [compilers().submit(program.expect, n) for program, n in calls.items()]:
+        future.result()
 
 
 def compiled(program: Callable[..., Any], *of: Any) -> Any:

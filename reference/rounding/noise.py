@@ -182,10 +182,24 @@ def perturbed(
 
 def _astray(plain: np.ndarray, noisy: tuple[np.ndarray, ...], right: np.ndarray) -> bool:
     """Return whether results of NumPy lie further from those of XLA than errors can take them."""
-    with np.errstate(all="ignore"):
-        off, within = np.abs(plain - right), [np.abs(one - plain) for one in noisy]
-    spread = np.max(within, initial=0)
-    return bool(np.max(np.where(np.isnan(off), 0, off), initial=0) > ASTRAY * spread)
+    off, spread = apart(plain, right, np), max(apart(one, plain, np) for one in noisy)
+    return bool(off > ASTRAY * spread)
+
+
+def apart(a: Any, b: Any, xp: Any = jnp) -> Any:
+    """Return how far arrays lie apart: not at all where both are NaN, and infinitely where one is.
+
+    Examples
+    --------
+    >>> nan, inf = np.nan, np.inf
+    >>> [float(apart(np.array(a), np.array(b), np)) for a, b in ((1, 3), (inf, inf), (nan, nan))]
+    [2.0, 0.0, 0.0]
+    >>> float(apart(np.array(nan), np.array(3.0), np))
+    inf
+    """
+    same = (a == b) | (xp.isnan(a) & xp.isnan(b))
+    size = xp.abs(xp.where(same, 0, a) - xp.where(same, 0, b))
+    return xp.max(xp.where(xp.isnan(size), xp.inf, size), initial=0)
 
 
 def with_rounded_factors(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:

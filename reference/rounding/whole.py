@@ -28,7 +28,7 @@ from reference import jaxprs
 from reference.network.cell import Cell
 from reference.network.gradients import autodiff
 from reference.rounding.known import Machine, gamma
-from reference.rounding.noise import ASTRAY, DEVIATES, Noise, evaluate
+from reference.rounding.noise import ASTRAY, DEVIATES, Noise, apart, evaluate
 from reference.rounding.recognition import recognised
 from reference.rounding.steps import Traced, by_autodiff, everywhere, state_bounds
 from reference.rounding.tolerance import FLUSHED, RUNS, V64
@@ -72,8 +72,8 @@ def tolerances(
 
         runs = jax.vmap(run)(jnp.concatenate([xi, jnp.zeros_like(xi[:1])]))  # the last without
         spread = {k: largest(runs[k][:-1] - plain[k]) for k in cell.gradients}
-        off = [largest(runs[k][-1] - plain[k]) for k in cell.gradients]
-        own = [largest(runs[k][:-1] - runs[k][-1]) for k in cell.gradients]
+        off = [apart(runs[k][-1], plain[k]) for k in cell.gradients]
+        own = [apart(runs[k][:-1], runs[k][-1:]) for k in cell.gradients]
         astray = jnp.any(jnp.array(off) > ASTRAY * jnp.array(own))
         params, x, *_ = variables
         n = sizes["T"] * sizes["B"] + sizes["H"] + sizes["O"]
