@@ -367,6 +367,17 @@ def test_a_small_error_shows_though_the_interpreter_has_a_larger_one(tanh_is_off
     assert not reference.check_gradient(loss, lambda w: (1 + 1e-9) * gradient(w), A).passed
 
 
+def test_so_it_does_where_the_interpreter_is_right_in_other_arguments(tanh_is_off):
+    def loss(both):
+        return jnp.sum(jnp.tanh(both[0]) ** 2) + jnp.sum(both[1] ** 2)
+
+    def gradient(both, factor=1.0):
+        return factor * 2 * np.tanh(both[0]) * (1 - np.tanh(both[0]) ** 2), 2 * both[1]
+
+    assert reference.check_gradient(loss, gradient, (A, B)).passed
+    assert not reference.check_gradient(loss, lambda v: gradient(v, 1 + 1e-9), (A, B)).passed
+
+
 def test_nor_is_a_right_gradient_left_undecided_by_what_is_no_number(monkeypatch):
     monkeypatch.setitem(OPERATIONS, "tanh", lambda _: lambda a: np.nan * a)
     report = reference.check_gradient(lambda w: jnp.sum(jnp.tanh(w)), lambda w: np.cosh(w) ** -2, A)
